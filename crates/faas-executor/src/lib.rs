@@ -1,0 +1,14 @@
+//! The sandbox library: makes sandboxes on several backends and runs programs in them. It knows no HTTP.
+//!
+//! [`Engine`] is what a caller uses; [`sandbox::SandboxExecutor`] is the seam behind which the backends stand;
+//! everything that happens inside a sandbox goes through [`guest::AgentConnection`], the same on every backend.
+
+pub mod engine;
+pub mod error;
+pub mod guest;
+#[cfg(all(target_os = "linux", feature = "native"))]
+pub mod native;
+pub mod sandbox;
+
+pub use engine::{Engine, EngineConfig, ExecuteSpec, ExecutionOutcome, InputFile};
+pub use error::{EngineError, StartError};

@@ -1,0 +1,161 @@
+//! The seam: what every backend can be asked to do, and how it refuses what it cannot.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use faas_types::{Network, Runtime, RuntimeCapabilities, SandboxId};
+
+/// What a sandbox may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Memory in bytes, page cache and tmpfs included; swap is always 0.
+    pub memory_bytes: u64,
+    /// CPU time per wall time, in thousandths of a core.
+    pub cpu_millicores: u32,
+    /// Processes and threads at once, the guest agent's own included.
+    pub pids: u32,
+    /// Bytes that may be written to the sandbox's file system, where the caller asked for a limit. Without one a
+    /// sandbox gets a tmpfs that its memory limit bounds.
+    pub disk_bytes: Option<u64>,
+}
+
+/// A sandbox to be made.
+#[derive(Clone, Debug)]
+pub struct SandboxSpec {
+    /// Its id; not in use by any other sandbox of this gateway.
+    pub id: SandboxId,
+    /// The image by name, already checked to be one the backend knows.
+    pub image: String,
+    /// What it may use.
+    pub limits: Limits,
+    /// What it can reach.
+    pub network: Network,
+}
+
+/// Something a backend cannot do, with the probe's reason.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{runtime} does not support {operation}: {reason}")]
+pub struct Unsupported {
+    /// The backend that refuses.
+    pub runtime: Runtime,
+    /// What was asked of it.
+    pub operation: String,
+    /// Why it cannot.
+    pub reason: String,
+}
+
+/// Why a sandbox could not be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// The backend cannot do this at all.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// The backend itself cannot be used now.
+    #[error("runtime {runtime} is not available: {reason}")]
+    RuntimeUnavailable {
+        /// The backend.
+        runtime: Runtime,
+        /// What its probe says.
+        reason: String,
+    },
+    /// The image is not there.
+    #[error("image {image} is not available: {reason}")]
+    ImageUnavailable {
+        /// The image as it was asked for.
+        image: String,
+        /// Why not, and what can be done.
+        reason: String,
+    },
+    /// More sandboxes than this backend can hold at once.
+    #[error("no room for another sandbox: {reason}")]
+    Exhausted {
+        /// What ran out.
+        reason: String,
+    },
+    /// The host has no disk space left for it.
+    #[error("no space left for a sandbox: {reason}")]
+    NoSpace {
+        /// Where.
+        reason: String,
+    },
+    /// The sandbox died.
+    #[error("the sandbox was lost: {reason}")]
+    Lost {
+        /// How.
+        reason: String,
+    },
+    /// Making it failed at one step.
+    #[error("cannot make a sandbox: {step}: {source}")]
+    Create {
+        /// The step.
+        step: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// An operation on a host path failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+/// A live sandbox, as its backend holds it.
+///
+/// Dropping a handle does not end the sandbox: the caller gives it to [`SandboxExecutor::destroy`].
+#[derive(Debug)]
+pub struct SandboxHandle {
+    /// Its id.
+    pub id: SandboxId,
+    /// PID of the sandbox's `init` as this host sees it, and the pidfd that makes it unmistakable.
+    pub init_pid: u32,
+    /// See `init_pid`.
+    pub pidfd: OwnedFd,
+    /// A connection to its guest agent that was made together with the sandbox. The agent's `Hello` is its first
+    /// frame; requests may be written before that arrives.
+    pub agent: Option<std::os::unix::net::UnixStream>,
+    /// What the backend itself needs to find it again.
+    pub backend: BackendHandle,
+}
+
+/// The part of a [`SandboxHandle`] that only its backend reads.
+#[derive(Debug)]
+pub enum BackendHandle {
+    /// A native sandbox: the launcher's slot that holds it.
+    Native {
+        /// The slot's number.
+        slot: u32,
+        /// The count of OOM kills in the slot's cgroup when the sandbox was made.
+        oom_kills_before: u64,
+    },
+}
+
+/// What a backend does. Few and small: everything inside a sandbox is the guest agent's.
+///
+/// The caller guarantees that a spec's image was resolved and its limits lie within the host's; that a handle is
+/// destroyed exactly once; and that no call is made on a handle after that. A callee whose future is dropped leaves
+/// nothing behind: what it had begun to make is removed.
+pub trait SandboxExecutor: Send + Sync {
+    /// Which backend this is.
+    fn runtime(&self) -> Runtime;
+
+    /// What it can do on this host, probed. Cheap after the first call.
+    fn capabilities(&self) -> impl Future<Output = RuntimeCapabilities> + Send;
+
+    /// Makes a sandbox in which the guest agent runs or is about to.
+    fn create(&self, spec: &SandboxSpec) -> impl Future<Output = Result<SandboxHandle, SandboxError>> + Send;
+
+    /// Opens another connection to the sandbox's guest agent.
+    fn connect(
+        &self,
+        sandbox: &SandboxHandle,
+    ) -> impl Future<Output = Result<std::os::unix::net::UnixStream, SandboxError>> + Send;
+
+    /// Whether the kernel has killed a process of the sandbox for want of memory since it was made.
+    fn oom_killed(&self, sandbox: &SandboxHandle) -> impl Future<Output = Result<bool, SandboxError>> + Send;
+
+    /// Ends it, whatever its state, and removes all that was made for it. Returns when nothing is left.
+    fn destroy(&self, sandbox: SandboxHandle) -> impl Future<Output = Result<(), SandboxError>> + Send;
+}

@@ -1,0 +1,1 @@
+//! Shared fixtures of the tests: a gateway on a port of its own.

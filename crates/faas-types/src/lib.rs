@@ -1,0 +1,20 @@
+//! Words that cross the HTTP boundary: ids, enums, request and response bodies, error codes.
+//!
+//! Data only: serde and utoipa derive everything here. No validation that needs a host, no I/O, no HTTP status
+//! (the gateway maps [`ErrorCode`] to one). Field names are the contract of `docs/api.md`: adding a field is
+//! allowed, renaming one is not.
+#![forbid(unsafe_code)]
+
+mod capability;
+mod error;
+mod execute;
+mod ids;
+mod server;
+
+pub use capability::{Capabilities, LimitSupport, LimitsSupport, RuntimeCapabilities};
+pub use error::{ErrorCode, FieldError, Problem};
+pub use execute::{
+    CommandLine, EnvVars, ExecuteRequest, ExecuteResponse, InputFile, Network, Runtime, RuntimeChoice, Timings,
+};
+pub use ids::{ExecutionId, GatewayId, RequestId, SandboxId};
+pub use server::{Health, HealthStatus, RuntimeHealth, VersionInfo};

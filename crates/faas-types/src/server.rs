@@ -1,0 +1,61 @@
+//! What the server says of itself: `/health` and `/version`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::Runtime;
+
+/// Whether the server as a whole can work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    /// At least one runtime is available and nothing that was configured is missing.
+    Healthy,
+    /// It works, with less than was configured.
+    Degraded,
+    /// It cannot run a sandbox.
+    Unhealthy,
+}
+
+/// The body of `GET /health`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// The whole in one word.
+    pub status: HealthStatus,
+    /// The server's version.
+    pub version: String,
+    /// Milliseconds since the server started.
+    pub uptime_ms: u64,
+    /// Every runtime, with the reason where it is not available.
+    pub runtimes: BTreeMap<Runtime, RuntimeHealth>,
+    /// Whether the runtime `docker` is available.
+    pub docker: bool,
+    /// Whether the runtime `firecracker` is available.
+    pub firecracker: bool,
+}
+
+/// One runtime in `GET /health`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RuntimeHealth {
+    /// Whether it can run a sandbox now.
+    pub available: bool,
+    /// Why it cannot, or null.
+    pub reason: Option<String>,
+    /// Limits that are not enforced here, each with the reason.
+    pub unenforced_limits: Vec<String>,
+}
+
+/// The body of `GET /version`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct VersionInfo {
+    /// The server's version.
+    pub version: String,
+    /// The version of the HTTP contract.
+    pub api: String,
+    /// The version of the frames spoken with the guest agent.
+    pub guest_protocol: u8,
+    /// The digest of the guest agent that this server puts into sandboxes.
+    pub guest_agent: String,
+}
