@@ -1,0 +1,155 @@
+"""``POST /api/v1/execute``: run one command in a fresh sandbox."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from faas_sdk._core.call import Call
+from faas_sdk._core.decode import DecodeError, Members
+from faas_sdk._core.headers import checked_headers
+from faas_sdk.options import Network, RuntimeChoice
+from faas_sdk.types import ExecuteResult, File, Timings
+
+DEFAULT_TIMEOUT_MS = 30_000
+"""The gateway's own timeout of a command, where the caller names none."""
+
+HTTP_MARGIN_S = 60.0
+"""What is waited beyond the command's timeout: for a place in the queue, the image and the sandbox."""
+
+
+def execute(
+    command: str | Sequence[str],
+    *,
+    image: str | None = None,
+    runtime: RuntimeChoice | None = None,
+    env_vars: Mapping[str, str] | None = None,
+    working_dir: str | None = None,
+    user: str | None = None,
+    stdin: str | bytes | None = None,
+    files: Mapping[str, str | bytes] | Sequence[File] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    timeout_ms: int | None = None,
+    memory_mb: int | None = None,
+    cpu_cores: float | None = None,
+    pids_limit: int | None = None,
+    disk_mb: int | None = None,
+    network: Network | None = None,
+    max_output_bytes: int | None = None,
+    labels: Mapping[str, str] | None = None,
+    request_id: str | None = None,
+    http_timeout_s: float | None = None,
+) -> Call[ExecuteResult]:
+    """The call for one command; see :class:`faas_sdk.options.ExecuteOptions` for what each argument means."""
+    body: dict[str, Any] = {
+        "command": _command(command),
+        "image": image,
+        "runtime": runtime,
+        "env_vars": None if env_vars is None else dict(env_vars),
+        "working_dir": working_dir,
+        "user": user,
+        **_text_or_base64("stdin", stdin),
+        "files": None if files is None else [_file(entry) for entry in _entries(files)],
+        "secrets": None if secrets is None else dict(secrets),
+        "timeout_ms": timeout_ms,
+        "memory_mb": memory_mb,
+        "cpu_cores": cpu_cores,
+        "pids_limit": pids_limit,
+        "disk_mb": disk_mb,
+        "network": network,
+        "max_output_bytes": max_output_bytes,
+        "labels": None if labels is None else dict(labels),
+    }
+    given = {name: value for name, value in body.items() if value is not None}
+    command_timeout_ms = DEFAULT_TIMEOUT_MS if timeout_ms is None else max(timeout_ms, 0)
+    return Call(
+        method="POST",
+        path="/api/v1/execute",
+        headers={} if request_id is None else checked_headers({"x-request-id": request_id}),
+        body=json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(),
+        http_timeout_s=http_timeout_s,
+        default_http_timeout_s=command_timeout_ms / 1000 + HTTP_MARGIN_S,
+        read=read_execution,
+    )
+
+
+def read_execution(value: object) -> ExecuteResult:
+    """An ``ExecuteResponse``.
+
+    Raises:
+        DecodeError: it is not one.
+    """
+    members = Members(value)
+    timings = members.child("timings")
+    return ExecuteResult(
+        request_id=members.string("request_id"),
+        execution_id=members.string("execution_id"),
+        exit_code=members.integer("exit_code"),
+        signal=members.optional_string("signal"),
+        stdout=members.string("stdout"),
+        stderr=members.string("stderr"),
+        stdout_base64=_base64(members, "stdout_base64"),
+        stderr_base64=_base64(members, "stderr_base64"),
+        stdout_truncated=members.boolean("stdout_truncated"),
+        stderr_truncated=members.boolean("stderr_truncated"),
+        duration_ms=members.integer("duration_ms"),
+        timings=Timings(
+            queue_us=timings.integer("queue_us"),
+            create_us=timings.integer("create_us"),
+            exec_us=timings.integer("exec_us"),
+        ),
+        runtime=members.string("runtime"),
+        image=members.string("image"),
+        oom_killed=members.boolean("oom_killed"),
+        error=members.optional_string("error"),
+        raw=members.raw,
+    )
+
+
+def _base64(members: Members, name: str) -> str | None:
+    encoded = members.optional_string(name)
+    if encoded is not None:
+        try:
+            base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise DecodeError(f"/{name} is not base64: {error}") from error
+    return encoded
+
+
+def _command(command: object) -> str | list[str]:
+    match command:
+        case str():
+            return command
+        case bytes() | bytearray():
+            pass
+        case Sequence() if all(isinstance(word, str) for word in command):
+            return list(command)
+    raise TypeError("command is a string or a sequence of strings")
+
+
+def _entries(files: Mapping[str, str | bytes] | Sequence[File]) -> Sequence[File]:
+    if isinstance(files, Mapping):
+        return [File(path=path, content=content) for path, content in files.items()]
+    return files
+
+
+def _file(file: File) -> dict[str, str]:
+    entry = {"path": file.path, **_text_or_base64("content", file.content)}
+    if file.mode is not None:
+        entry["mode"] = f"{file.mode:04o}" if isinstance(file.mode, int) else file.mode
+    return entry
+
+
+def _text_or_base64(name: str, value: object) -> dict[str, str]:
+    match value:
+        case None:
+            return {}
+        case str():
+            return {name: value}
+        case bytes() | bytearray() | memoryview():
+            return {f"{name}_base64": base64.b64encode(value).decode("ascii")}
+        case _:
+            raise TypeError(f"{name} is text or bytes, not {type(value).__name__}")

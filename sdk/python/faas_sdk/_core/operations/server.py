@@ -1,0 +1,91 @@
+"""What the gateway says of itself: ``/api/v1/capabilities``, ``/health``, ``/version``."""
+
+from __future__ import annotations
+
+from faas_sdk._core.call import Call
+from faas_sdk._core.decode import Members
+from faas_sdk.types import (
+    Capabilities,
+    Health,
+    LimitsSupport,
+    RuntimeCapabilities,
+    RuntimeHealth,
+    Support,
+    VersionInfo,
+)
+
+
+def capabilities() -> Call[Capabilities]:
+    """What every runtime can do."""
+    return Call(method="GET", path="/api/v1/capabilities", read=_read_capabilities)
+
+
+def health() -> Call[Health]:
+    """Whether the gateway can work. An unhealthy one answers 503 with the same body: that is a result too."""
+    return Call(method="GET", path="/health", read=_read_health, result_statuses=frozenset({200, 503}))
+
+
+def version() -> Call[VersionInfo]:
+    """The gateway's versions."""
+    return Call(method="GET", path="/version", read=_read_version)
+
+
+def _read_capabilities(value: object) -> Capabilities:
+    members = Members(value)
+    return Capabilities(
+        default_runtime=members.optional_string("default_runtime"),
+        default_image=members.string("default_image"),
+        runtimes=members.map("runtimes", _read_runtime_capabilities),
+        raw=members.raw,
+    )
+
+
+def _read_runtime_capabilities(members: Members) -> RuntimeCapabilities:
+    limits = members.child("limits")
+    return RuntimeCapabilities(
+        available=members.boolean("available"),
+        reason=members.optional_string("reason"),
+        features=members.map("features", _read_support),
+        limits=LimitsSupport(
+            memory=_read_support(limits.child("memory")),
+            cpu=_read_support(limits.child("cpu")),
+            pids=_read_support(limits.child("pids")),
+            disk=_read_support(limits.child("disk")),
+        ),
+    )
+
+
+def _read_support(members: Members) -> Support:
+    return Support(supported=members.boolean("supported"), detail=members.string("detail"))
+
+
+def _read_health(value: object) -> Health:
+    members = Members(value)
+    return Health(
+        status=members.string("status"),
+        version=members.string("version"),
+        uptime_ms=members.integer("uptime_ms"),
+        runtimes=members.map("runtimes", _read_runtime_health),
+        docker=members.boolean("docker"),
+        firecracker=members.boolean("firecracker"),
+        raw=members.raw,
+    )
+
+
+def _read_runtime_health(members: Members) -> RuntimeHealth:
+    return RuntimeHealth(
+        available=members.boolean("available"),
+        reason=members.optional_string("reason"),
+        unenforced_limits=members.strings("unenforced_limits"),
+    )
+
+
+def _read_version(value: object) -> VersionInfo:
+    members = Members(value)
+    return VersionInfo(
+        version=members.string("version"),
+        api=members.string("api"),
+        guest_protocol=members.integer("guest_protocol"),
+        guest_agent=members.string("guest_agent"),
+        raw=members.raw,
+    )

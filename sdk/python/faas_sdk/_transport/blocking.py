@@ -1,0 +1,62 @@
+"""Sends calls and blocks the thread meanwhile."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TypeVar
+
+import httpx2
+
+from faas_sdk._core.answer import read_answer
+from faas_sdk._core.call import Answer, Call
+from faas_sdk._core.config import ClientConfig
+from faas_sdk._core.retry import retry_wait_s
+from faas_sdk._transport.failure import answer_of, limits, timeouts, transport_error
+from faas_sdk.errors import FaaSError
+
+T = TypeVar("T")
+
+
+class BlockingTransport:
+    """A pool of connections to one gateway. May be shared by threads."""
+
+    def __init__(self, config: ClientConfig) -> None:
+        self._config = config
+        self._http = httpx2.Client(limits=limits(config), trust_env=not config.is_loopback)
+
+    def send(self, call: Call[T]) -> T:
+        """Sends a call, again where that is safe, and reads the answer.
+
+        Raises:
+            FaaSError: the last attempt's failure.
+        """
+        attempt = 0
+        while True:
+            try:
+                return read_answer(call, self._exchange(call))
+            except FaaSError as error:
+                wait_s = retry_wait_s(self._config.retry, call, error, attempt, random.random())  # noqa: S311 - spreads load
+                if wait_s is None:
+                    raise
+            attempt += 1
+            time.sleep(wait_s)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._http.close()
+
+    def _exchange(self, call: Call[T]) -> Answer:
+        url = self._config.url(call.path)
+        timeout_s = self._config.http_timeout(call)
+        try:
+            response = self._http.request(
+                call.method,
+                url,
+                content=call.body,
+                headers=self._config.request_headers(call),
+                timeout=timeouts(timeout_s),
+            )
+        except httpx2.RequestError as error:
+            raise transport_error(error, url, timeout_s) from error
+        return answer_of(response)

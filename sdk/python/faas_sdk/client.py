@@ -1,0 +1,173 @@
+"""The two clients: :class:`FaaSClient` blocks, :class:`AsyncFaaSClient` is for asyncio. Same verbs, same arguments.
+
+A resource with several verbs gets a module of its own beside `_core/operations` and an attribute of the client;
+what belongs to the gateway as a whole is a method here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self, Unpack
+
+from faas_sdk._core.config import client_config
+from faas_sdk._core.operations import execute, server
+from faas_sdk._transport.aio import AsyncTransport
+from faas_sdk._transport.blocking import BlockingTransport
+from faas_sdk.options import ExecuteOptions, RetryPolicy
+from faas_sdk.types import Capabilities, ExecuteResult, Health, VersionInfo
+
+__all__ = ["AsyncFaaSClient", "FaaSClient"]
+
+
+class FaaSClient:
+    """A client of one gateway. Threads may share it; close it, or use it in a ``with`` statement.
+
+    Args:
+        base_url: where the gateway is; else the environment variable ``FAAS_BASE_URL``, else
+            ``http://localhost:8080``.
+        http_timeout_s: the longest wait in seconds for an answer, for all calls; derived from each call's
+            ``timeout_ms`` when not given.
+        retry: how often a call that is safe to repeat is tried again.
+        headers: sent with every request.
+        max_connections: the most connections at once; further calls wait for one.
+
+    Raises:
+        ValueError: an argument or the environment variable is not valid.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        http_timeout_s: float | None = None,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_connections: int = 100,
+    ) -> None:
+        config = client_config(
+            base_url=base_url,
+            http_timeout_s=http_timeout_s,
+            retry=retry,
+            headers=headers,
+            max_connections=max_connections,
+            environment=os.environ,
+        )
+        self.base_url = config.base_url
+        """Where the gateway is."""
+        self._transport = BlockingTransport(config)
+
+    def execute(self, command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> ExecuteResult:
+        """Runs one command in a fresh sandbox and returns when it has ended.
+
+        Args:
+            command: a string is run by ``/bin/sh -c``; a sequence of strings is executed as it is.
+            **options: see :class:`faas_sdk.options.ExecuteOptions`.
+
+        Raises:
+            ExecutionTimeoutError: the command was still running at ``timeout_ms``; has its output so far.
+            APIError: the gateway refused or failed; a subclass for each code.
+            TransportError: no answer came.
+        """
+        return self._transport.send(execute.execute(command, **options))
+
+    def capabilities(self) -> Capabilities:
+        """What every runtime can do on the gateway's host, and the reason for what it cannot."""
+        return self._transport.send(server.capabilities())
+
+    def health(self) -> Health:
+        """Whether the gateway can work. An unhealthy gateway is a result, not an error."""
+        return self._transport.send(server.health())
+
+    def version(self) -> VersionInfo:
+        """The gateway's versions."""
+        return self._transport.send(server.version())
+
+    def close(self) -> None:
+        """Closes all connections. May be called twice."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"FaaSClient(base_url={self.base_url!r})"
+
+
+class AsyncFaaSClient:
+    """The same as :class:`FaaSClient` for asyncio. Cancelling a call ends its command in the gateway.
+
+    Args:
+        base_url: as for :class:`FaaSClient`.
+        http_timeout_s: as for :class:`FaaSClient`.
+        retry: as for :class:`FaaSClient`.
+        headers: as for :class:`FaaSClient`.
+        max_connections: as for :class:`FaaSClient`.
+
+    Raises:
+        ValueError: an argument or the environment variable is not valid.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        http_timeout_s: float | None = None,
+        retry: RetryPolicy | None = None,
+        headers: Mapping[str, str] | None = None,
+        max_connections: int = 100,
+    ) -> None:
+        config = client_config(
+            base_url=base_url,
+            http_timeout_s=http_timeout_s,
+            retry=retry,
+            headers=headers,
+            max_connections=max_connections,
+            environment=os.environ,
+        )
+        self.base_url = config.base_url
+        """Where the gateway is."""
+        self._transport = AsyncTransport(config)
+
+    async def execute(self, command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> ExecuteResult:
+        """See :meth:`FaaSClient.execute`."""
+        return await self._transport.send(execute.execute(command, **options))
+
+    async def capabilities(self) -> Capabilities:
+        """See :meth:`FaaSClient.capabilities`."""
+        return await self._transport.send(server.capabilities())
+
+    async def health(self) -> Health:
+        """See :meth:`FaaSClient.health`."""
+        return await self._transport.send(server.health())
+
+    async def version(self) -> VersionInfo:
+        """See :meth:`FaaSClient.version`."""
+        return await self._transport.send(server.version())
+
+    async def close(self) -> None:
+        """Closes all connections. May be called twice."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"AsyncFaaSClient(base_url={self.base_url!r})"

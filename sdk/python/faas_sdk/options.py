@@ -1,0 +1,82 @@
+"""What a caller can set: the options of an execution and the policy of retries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+from faas_sdk.types import File
+
+RuntimeChoice = Literal["auto", "native", "docker", "firecracker"]
+"""The runtime a caller asks for."""
+
+Network = Literal["none", "egress"]
+"""What a sandbox can reach: itself over loopback, or connections to the outside."""
+
+
+class ExecuteOptions(TypedDict, total=False):
+    """The keyword arguments of ``execute``. None is the same as not given: the gateway's default applies."""
+
+    image: str | None
+    """The image whose files the sandbox starts from."""
+    runtime: RuntimeChoice | None
+    """The runtime to use."""
+    env_vars: Mapping[str, str] | None
+    """Environment variables, added to those of the image."""
+    working_dir: str | None
+    """The working directory; it must exist in the sandbox."""
+    user: str | None
+    """The user: a name, ``uid`` or ``uid:gid``."""
+    stdin: str | bytes | None
+    """Standard input."""
+    files: Mapping[str, str | bytes] | Sequence[File] | None
+    """Files put into the sandbox before the command runs: path to content, or :class:`File` objects."""
+    secrets: Mapping[str, str] | None
+    """Secrets: each appears as the file ``/run/secrets/NAME``, readable by the command's user alone."""
+    timeout_ms: int | None
+    """Wall time of the command in milliseconds; the gateway's default is 30000."""
+    memory_mb: int | None
+    """Memory limit in MiB."""
+    cpu_cores: float | None
+    """CPU limit in cores; fractions are allowed."""
+    pids_limit: int | None
+    """The most processes and threads at once."""
+    disk_mb: int | None
+    """Disk limit in MiB."""
+    network: Network | None
+    """What the command can reach."""
+    max_output_bytes: int | None
+    """How many bytes are kept of each of stdout and stderr; the rest is read and dropped."""
+    labels: Mapping[str, str] | None
+    """Free words for the caller's own use; they appear in the gateway's log."""
+    request_id: str | None
+    """The id of this request, sent as ``x-request-id``; the gateway makes one when not given."""
+    http_timeout_s: float | None
+    """The longest wait in seconds for the gateway's answer; the client's, or ``timeout_ms`` plus 60 s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and how patiently a call is tried again.
+
+    Only what is safe is tried again: a connection that was never made, a refusal to start
+    (503 ``overloaded``; 429 with ``Retry-After``), and for GETs also a lost connection and 502, 503, 504. An
+    execution that may have begun is never sent twice.
+    """
+
+    max_retries: int = 2
+    """The most attempts after the first; 0 switches retries off."""
+    initial_backoff_s: float = 0.2
+    """The wait before the first retry where the gateway names none; doubled for each further one, half of it random."""
+    max_backoff_s: float = 5.0
+    """The longest such wait."""
+    max_retry_after_s: float = 30.0
+    """The longest ``Retry-After`` that is waited for; where the gateway asks for more, the error is raised."""
+
+    def __post_init__(self) -> None:
+        if self.max_retries < 0:
+            raise ValueError(f"max_retries is {self.max_retries}, which is negative")
+        for name in ("initial_backoff_s", "max_backoff_s", "max_retry_after_s"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, which is not a wait in seconds")

@@ -1,0 +1,215 @@
+"""What the gateway answers, and the one thing besides plain values that it is asked with: :class:`File`.
+
+Data only; `_core` builds these from JSON. A newer gateway may add members: they are no error, and :attr:`raw`
+of the outermost object has them.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file put into the sandbox before the command runs."""
+
+    path: str
+    """Absolute, or relative to the working directory. Missing parents are made."""
+    content: str | bytes
+    """Its content; text is stored as UTF-8."""
+    mode: int | str | None = None
+    """Permission bits: a number (``0o755``) or octal digits (``"0755"``); the gateway's 0644 when not given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Where the time of one execution went. Measured by the gateway, in microseconds."""
+
+    queue_us: int
+    """Waiting for a place among the executions that run at once."""
+    create_us: int
+    """Making the sandbox."""
+    exec_us: int
+    """Running the command, from the start of its process until its end was known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecuteResult:
+    """What one execution did. A command that fails is a result too: see :attr:`exit_code` and :attr:`ok`."""
+
+    request_id: str
+    """The id of the HTTP request."""
+    execution_id: str
+    """The id of this run."""
+    exit_code: int
+    """The exit code; 128 + n when signal n ended the command."""
+    signal: str | None
+    """The name of the signal that ended it (``"SIGKILL"``), or None."""
+    stdout: str
+    """Standard output. Where its bytes are not UTF-8, U+FFFD stands for them; :attr:`stdout_bytes` is exact."""
+    stderr: str
+    """Standard error, likewise."""
+    stdout_base64: str | None = field(repr=False)
+    """The exact bytes of standard output in base64, where they are not UTF-8."""
+    stderr_base64: str | None = field(repr=False)
+    """The exact bytes of standard error in base64, where they are not UTF-8."""
+    stdout_truncated: bool
+    """Whether standard output went on after ``max_output_bytes``."""
+    stderr_truncated: bool
+    """Whether standard error went on after ``max_output_bytes``."""
+    duration_ms: int
+    """Wall time of the command in milliseconds: whole, rounded up, at least 1."""
+    timings: Timings
+    """Where the time went."""
+    runtime: str
+    """The runtime that ran it."""
+    image: str
+    """The image it ran in."""
+    oom_killed: bool
+    """Whether the kernel killed a process of the sandbox for want of memory."""
+    error: str | None
+    """None, or ``process exited with code N``."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The whole answer as it came, members unknown to this version included."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command exited with code 0."""
+        return self.exit_code == 0
+
+    @property
+    def stdout_bytes(self) -> bytes:
+        """Standard output, byte for byte."""
+        return _exact_bytes(self.stdout, self.stdout_base64)
+
+    @property
+    def stderr_bytes(self) -> bytes:
+        """Standard error, byte for byte."""
+        return _exact_bytes(self.stderr, self.stderr_base64)
+
+    @property
+    def output(self) -> str:
+        """The same as :attr:`stdout`."""
+        return self.stdout
+
+    @property
+    def logs(self) -> str:
+        """The same as :attr:`stderr`."""
+        return self.stderr
+
+
+def _exact_bytes(text: str, encoded: str | None) -> bytes:
+    return text.encode() if encoded is None else base64.b64decode(encoded, validate=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldError:
+    """One member of a request that is not valid."""
+
+    pointer: str
+    """Where: a JSON Pointer (RFC 6901) into the body, ``""`` for the whole of it."""
+    message: str
+    """What is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Support:
+    """Whether one thing is there."""
+
+    supported: bool
+    """Whether it is there."""
+    detail: str
+    """How it is done where it is there, or why it is not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsSupport:
+    """Which limits a runtime enforces."""
+
+    memory: Support
+    """``memory_mb``."""
+    cpu: Support
+    """``cpu_cores``."""
+    pids: Support
+    """``pids_limit``."""
+    disk: Support
+    """``disk_mb``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeCapabilities:
+    """What one runtime can do on the gateway's host."""
+
+    available: bool
+    """Whether it can run a sandbox now."""
+    reason: str | None
+    """Why it cannot, or None."""
+    features: Mapping[str, Support]
+    """Optional abilities by name."""
+    limits: LimitsSupport
+    """Which limits are enforced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What every runtime can do on the gateway's host, probed by it."""
+
+    default_runtime: str | None
+    """The runtime that ``auto`` picks when nothing else is asked, or None where there is none."""
+    default_image: str
+    """The image that is used when none is named."""
+    runtimes: Mapping[str, RuntimeCapabilities]
+    """Every runtime, by name."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The whole answer as it came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeHealth:
+    """One runtime in :class:`Health`."""
+
+    available: bool
+    """Whether it can run a sandbox now."""
+    reason: str | None
+    """Why it cannot, or None."""
+    unenforced_limits: tuple[str, ...]
+    """Limits that are not enforced there, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What the gateway says of itself."""
+
+    status: str
+    """``healthy``, ``degraded`` or ``unhealthy``."""
+    version: str
+    """The gateway's version."""
+    uptime_ms: int
+    """Milliseconds since it started."""
+    runtimes: Mapping[str, RuntimeHealth]
+    """Every runtime, by name."""
+    docker: bool
+    """Whether the runtime ``docker`` is available."""
+    firecracker: bool
+    """Whether the runtime ``firecracker`` is available."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The whole answer as it came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionInfo:
+    """Versions of the gateway and of what it speaks."""
+
+    version: str
+    """The gateway's version."""
+    api: str
+    """The version of the HTTP contract."""
+    guest_protocol: int
+    """The version of the frames spoken with the guest agent."""
+    guest_agent: str
+    """The digest of the guest agent that the gateway puts into sandboxes."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The whole answer as it came."""

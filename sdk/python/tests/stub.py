@@ -1,0 +1,159 @@
+"""A gateway made of prepared answers: a local HTTP server on a port of its own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+TIMINGS = {"queue_us": 1, "create_us": 2000, "exec_us": 900}
+
+
+def execution(**changes: Any) -> dict[str, Any]:
+    """An ``ExecuteResponse`` with some members changed."""
+    body: dict[str, Any] = {
+        "request_id": "req-1",
+        "execution_id": "exec-1",
+        "exit_code": 0,
+        "signal": None,
+        "stdout": "Hello!\n",
+        "stderr": "",
+        "stdout_truncated": False,
+        "stderr_truncated": False,
+        "duration_ms": 1,
+        "timings": TIMINGS,
+        "runtime": "native",
+        "image": "host",
+        "oom_killed": False,
+        "error": None,
+    } | changes
+    return body | {"output": body["stdout"], "logs": body["stderr"]}
+
+
+def problem(status: int, code: str, **changes: Any) -> dict[str, Any]:
+    """An error body with some members changed."""
+    return {
+        "type": f"/docs/errors/{code}",
+        "title": code.replace("_", " "),
+        "status": status,
+        "detail": f"this is {code}",
+        "code": code,
+        "request_id": "req-9",
+        "retryable": False,
+    } | changes
+
+
+@dataclass
+class Reply:
+    """One prepared answer."""
+
+    status: int = 200
+    json: Any = None
+    body: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    cut_after: int | None = None
+    """Close the connection after so many bytes of the body; -1: before the status line."""
+    hold: threading.Event | None = None
+    """Answer only after this is set."""
+
+
+@dataclass
+class Seen:
+    """One request that arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.raw)
+
+
+class StubGateway:
+    """Answers the prepared replies in order and the last of them for ever."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.seen: list[Seen] = []
+        self._replies: list[Reply] = [Reply(json=execution())]
+        self._served = 0
+        self._lock = threading.Lock()
+        self.arrived = threading.Event()
+        """Set when the first request is here."""
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def replies(self, *replies: Reply) -> None:
+        self._replies = list(replies)
+        self._served = 0
+
+    def stop(self) -> None:
+        for reply in self._replies:
+            if reply.hold is not None:
+                reply.hold.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _next(self, seen: Seen) -> Reply:
+        with self._lock:
+            self.seen.append(seen)
+            self.arrived.set()
+            reply = self._replies[min(self._served, len(self._replies) - 1)]
+            self._served += 1
+            return reply
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        next_reply: Callable[[Seen], Reply] = self._next
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _serve(self) -> None:
+                length = int(self.headers.get("content-length") or 0)
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                reply = next_reply(Seen(self.command, self.path, headers, self.rfile.read(length)))
+                try:
+                    self._send(reply)
+                except (BrokenPipeError, ConnectionResetError):
+                    self.close_connection = True  # the client of this test has gone away, as it should
+
+            def _send(self, reply: Reply) -> None:
+                if reply.hold is not None:
+                    reply.hold.wait(30)
+                if reply.cut_after == -1:
+                    self.close_connection = True
+                    return
+                kind = "application/json" if reply.status < 400 else "application/problem+json"
+                body = reply.body if reply.body is not None else json.dumps(reply.json).encode()
+                headers = {"content-type": kind, "x-request-id": "req-h"} | reply.headers
+                self.send_response(reply.status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                if reply.cut_after is not None:
+                    body = body[: reply.cut_after]
+                    self.close_connection = True
+                self.wfile.write(body)
+
+            do_GET = do_POST = _serve  # noqa: N815 - the names http.server looks for
+
+            def log_message(self, *args: object) -> None:
+                """Nothing: the requests are in `seen`."""
+
+        return Handler
+
+
+def repeated(reply: Reply, times: int) -> Iterable[Reply]:
+    """The same answer several times."""
+    return [reply] * times

@@ -1,0 +1,36 @@
+"""The names that users import: taking one away is a breaking change."""
+
+import inspect
+
+import faas_sdk
+from faas_sdk import AsyncFaaSClient, FaaSClient
+from faas_sdk._core.operations import execute as operation
+from faas_sdk.options import ExecuteOptions
+
+NAMES = """
+APIError AsyncFaaSClient Capabilities ConflictError ConnectFailedError ConnectionLostError ExecuteOptions
+ExecuteResult ExecutionTimeoutError FaaSClient FaaSError FieldError File ForbiddenError GoneError Health
+ImageUnavailableError InsufficientStorageError InternalError InvalidRequestError LimitsSupport
+MethodNotAllowedError NotFoundError OverloadedError PayloadTooLargeError QuotaExceededError
+RangeNotSatisfiableError RateLimitedError RequestTimeoutError ResponseFormatError RetryPolicy
+RuntimeCapabilities RuntimeHealth RuntimeUnavailableError SandboxLostError Support Timings TransportError
+TransportTimeoutError UnauthorizedError UnsupportedError UnsupportedMediaTypeError VersionInfo __version__
+""".split()
+
+VERBS = ["base_url", "capabilities", "close", "execute", "health", "version"]
+
+
+def test_the_package_exports_exactly_these_names():
+    assert sorted(faas_sdk.__all__) == sorted(NAMES)
+    for name in NAMES:
+        assert hasattr(faas_sdk, name)
+
+
+def test_both_clients_have_the_same_verbs():
+    for client in (FaaSClient("http://127.0.0.1:1"), AsyncFaaSClient("http://127.0.0.1:1")):
+        assert [name for name in dir(client) if not name.startswith("_")] == VERBS
+
+
+def test_the_typed_options_are_the_operations_arguments():
+    arguments = [name for name in inspect.signature(operation.execute).parameters if name != "command"]
+    assert arguments == list(ExecuteOptions.__annotations__)
