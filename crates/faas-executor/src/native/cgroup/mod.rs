@@ -1,0 +1,123 @@
+//! Control groups of native sandboxes: where they are, how a slot's process enters them, how limits are set.
+//!
+//! Every slot of the launcher has one directory in each hierarchy that matters, under a directory named for the
+//! gateway. Two versions of the kernel's interface stand behind [`Version`]: cgroup v1 (one hierarchy for each
+//! controller, Documentation/admin-guide/cgroup-v1) and v2 (one for all, Documentation/admin-guide/cgroup-v2.rst).
+//! On hybrid hosts, v1 with an empty v2 tree beside it, the v2 directory is made too: it is what can freeze a whole
+//! sandbox at once.
+
+mod host;
+mod slot;
+mod v1;
+mod v2;
+
+use crate::sandbox::Limits;
+
+pub(crate) use host::CgroupHost;
+pub(crate) use slot::{CgroupFileError, SlotCgroup};
+pub(crate) use v1::V1;
+pub(crate) use v2::V2;
+
+/// A hierarchy that holds a directory of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Hierarchy {
+    /// The v1 controller `memory`.
+    Memory,
+    /// The v1 controller `pids`.
+    Pids,
+    /// The v1 controller `cpu`.
+    Cpu,
+    /// The v2 tree.
+    Unified,
+}
+
+/// One value to be written into one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    pub(crate) hierarchy: Hierarchy,
+    pub(crate) file: &'static str,
+    pub(crate) value: String,
+    /// Whether a kernel may lack the file: swap accounting can be compiled out or off, and then there is no swap to
+    /// be limited in this group or it cannot be limited at all.
+    pub(crate) may_be_absent: bool,
+}
+
+/// The period over which CPU time is shared out, in microseconds; the kernel's own default.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// The least CPU time in a period that the kernel takes, in microseconds.
+const MIN_CPU_QUOTA_US: u64 = 1_000;
+
+fn cpu_quota_us(limits: &Limits) -> u64 {
+    (u64::from(limits.cpu_millicores) * CPU_PERIOD_US / 1000).max(MIN_CPU_QUOTA_US)
+}
+
+/// The rules of one version of the interface. No I/O.
+pub(crate) trait Version {
+    /// The files that limit a slot, in the order in which they are to be written whatever they held before. The
+    /// slot's own parked process is one more PID than the sandbox may have.
+    fn settings(&self, limits: &Limits) -> Vec<Setting>;
+
+    /// The file with a line `oom_kill N`: how many processes the kernel has killed there for want of memory.
+    fn oom_counter(&self) -> (Hierarchy, &'static str);
+}
+
+/// The number in the line `oom_kill N`.
+fn parse_oom_kills(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Hierarchy, Setting, V1, V2, Version, parse_oom_kills};
+    use crate::sandbox::Limits;
+
+    const LIMITS: Limits =
+        Limits { memory_bytes: 64 << 20, cpu_millicores: 1500, pids: 32, disk_bytes: None };
+
+    fn value<'a>(settings: &'a [Setting], hierarchy: Hierarchy, file: &str) -> Vec<&'a str> {
+        settings.iter().filter(|s| s.hierarchy == hierarchy && s.file == file).map(|s| s.value.as_str()).collect()
+    }
+
+    #[test]
+    fn v1_raises_the_swap_limit_before_the_memory_limit_and_lowers_it_after() {
+        let settings = V1.settings(&LIMITS);
+        let memory: Vec<_> = settings
+            .iter()
+            .filter(|s| s.hierarchy == Hierarchy::Memory)
+            .map(|s| (s.file, s.value.as_str()))
+            .collect();
+        assert_eq!(
+            memory,
+            [
+                ("memory.memsw.limit_in_bytes", "-1"),
+                ("memory.limit_in_bytes", "67108864"),
+                ("memory.memsw.limit_in_bytes", "67108864"),
+            ]
+        );
+        assert_eq!(value(&settings, Hierarchy::Cpu, "cpu.cfs_quota_us"), ["150000"]);
+        assert_eq!(value(&settings, Hierarchy::Pids, "pids.max"), ["33"]);
+    }
+
+    #[test]
+    fn v2_limits_memory_swap_cpu_and_pids() {
+        let settings = V2.settings(&LIMITS);
+        assert_eq!(value(&settings, Hierarchy::Unified, "memory.max"), ["67108864"]);
+        assert_eq!(value(&settings, Hierarchy::Unified, "memory.swap.max"), ["0"]);
+        assert_eq!(value(&settings, Hierarchy::Unified, "cpu.max"), ["150000 100000"]);
+        assert_eq!(value(&settings, Hierarchy::Unified, "pids.max"), ["33"]);
+    }
+
+    #[test]
+    fn the_least_cpu_share_is_one_the_kernel_takes() {
+        let limits = Limits { cpu_millicores: 1, ..LIMITS };
+        assert_eq!(value(&V2.settings(&limits), Hierarchy::Unified, "cpu.max"), ["1000 100000"]);
+    }
+
+    #[test]
+    fn oom_kills_are_read_in_both_forms() {
+        assert_eq!(parse_oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"), Some(3));
+        assert_eq!(parse_oom_kills("low 0\nhigh 0\nmax 7\noom 1\noom_kill 1\noom_group_kill 0\n"), Some(1));
+        assert_eq!(parse_oom_kills("oom_kill_disable 0\n"), None);
+    }
+}

@@ -1,0 +1,36 @@
+//! cgroup v1: `memory`, `pids` and `cpu`, each in a hierarchy of its own.
+
+use super::{CPU_PERIOD_US, Hierarchy, Setting, Version, cpu_quota_us};
+use crate::sandbox::Limits;
+
+/// The rules of cgroup v1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct V1;
+
+fn setting(hierarchy: Hierarchy, file: &'static str, value: impl ToString) -> Setting {
+    Setting { hierarchy, file, value: value.to_string(), may_be_absent: false }
+}
+
+impl Version for V1 {
+    fn settings(&self, limits: &Limits) -> Vec<Setting> {
+        // Memory plus swap may never be below memory: first out of the way, then both down to the same value.
+        let swap = |value: String| Setting {
+            hierarchy: Hierarchy::Memory,
+            file: "memory.memsw.limit_in_bytes",
+            value,
+            may_be_absent: true,
+        };
+        vec![
+            swap("-1".to_owned()),
+            setting(Hierarchy::Memory, "memory.limit_in_bytes", limits.memory_bytes),
+            swap(limits.memory_bytes.to_string()),
+            setting(Hierarchy::Pids, "pids.max", u64::from(limits.pids) + 1),
+            setting(Hierarchy::Cpu, "cpu.cfs_period_us", CPU_PERIOD_US),
+            setting(Hierarchy::Cpu, "cpu.cfs_quota_us", cpu_quota_us(limits)),
+        ]
+    }
+
+    fn oom_counter(&self) -> (Hierarchy, &'static str) {
+        (Hierarchy::Memory, "memory.oom_control")
+    }
+}

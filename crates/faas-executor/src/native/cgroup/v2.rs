@@ -1,0 +1,27 @@
+//! cgroup v2: all controllers in one tree.
+
+use super::{CPU_PERIOD_US, Hierarchy, Setting, Version, cpu_quota_us};
+use crate::sandbox::Limits;
+
+/// The rules of cgroup v2.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct V2;
+
+fn setting(file: &'static str, value: impl ToString) -> Setting {
+    Setting { hierarchy: Hierarchy::Unified, file, value: value.to_string(), may_be_absent: false }
+}
+
+impl Version for V2 {
+    fn settings(&self, limits: &Limits) -> Vec<Setting> {
+        vec![
+            setting("memory.max", limits.memory_bytes),
+            Setting { may_be_absent: true, ..setting("memory.swap.max", 0) },
+            setting("pids.max", u64::from(limits.pids) + 1),
+            setting("cpu.max", format!("{} {CPU_PERIOD_US}", cpu_quota_us(limits))),
+        ]
+    }
+
+    fn oom_counter(&self) -> (Hierarchy, &'static str) {
+        (Hierarchy::Unified, "memory.events")
+    }
+}

@@ -1,0 +1,272 @@
+//! The way of a new sandbox's first process: from a copy of the slot, in new namespaces, to the guest agent.
+//!
+//! In order (each step needs those before it): ids mapped -> own file system -> overlay root and the host's trees ->
+//! /dev, /run, /.faas -> /proc, while the old root is still there -> masked and read-only paths -> pivot_root ->
+//! hostname, loopback, keyring -> rlimits -> descriptors -> landlock -> capabilities -> no_new_privs -> seccomp -> exec.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::process::{Resource, Rlimit};
+
+use super::message::{Failure, SandboxOrder, Step as _};
+use super::template::{HostTree, pivot, read_only};
+use crate::native::layout::KEPT_CAPABILITIES;
+use crate::native::seccomp::{self, Program};
+use crate::native::sys;
+
+/// What the child starts with.
+pub(super) struct Child<'a> {
+    pub(super) order: &'a SandboxOrder,
+    /// The agent's connection, and the mount of the sandbox's own file system where that is not a tmpfs.
+    pub(super) fds: Vec<OwnedFd>,
+    pub(super) trees: &'a [HostTree],
+    pub(super) seccomp: &'a Program,
+    /// Readable when the ids are mapped.
+    pub(super) go: OwnedFd,
+    /// Takes a [`Failure`]; closed by a successful exec.
+    pub(super) status: OwnedFd,
+}
+
+/// Where the new root is while it is made.
+const ROOT: &str = "/root";
+
+/// Descriptors of the guest agent's `init`.
+const AGENT_FD: RawFd = 3;
+const STATUS_FD: RawFd = 4;
+
+/// What is laid over with nothing: files of /proc that tell of the host (OCI runtime specification, `maskedPaths`;
+/// the list is that of common container engines).
+const MASKED: [&str; 10] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+];
+
+/// What is made read-only (`readonlyPaths`).
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Soft and hard limits of the sandbox's processes. The hard ones are lowered to the launcher's own.
+const RLIMITS: [(Resource, u64, u64); 4] = [
+    (Resource::Nofile, 1024, 524_288),
+    (Resource::Core, 0, 0),
+    (Resource::Memlock, 8 << 20, 8 << 20),
+    (Resource::Msgqueue, 819_200, 819_200),
+];
+
+/// Becomes the sandbox's `init`, or reports what failed and ends.
+pub(super) fn run(child: Child<'_>) -> ! {
+    let status = child.status.as_raw_fd();
+    let failure = match become_init(child) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    report(status, &failure);
+    sys::exit_now(1)
+}
+
+fn report(status: RawFd, failure: &Failure) {
+    // Before the descriptors are laid out the pipe is where it was made, afterwards at STATUS_FD.
+    let json = serde_json::to_vec(failure).unwrap_or_default();
+    for fd in [status, STATUS_FD] {
+        // SAFETY: `json` lives until the call returns. A descriptor that is not ours to write to any more fails.
+        let written = unsafe { libc::write(fd, json.as_ptr().cast(), json.len()) };
+        if usize::try_from(written) == Ok(json.len()) {
+            return;
+        }
+    }
+}
+
+fn become_init(child: Child<'_>) -> Result<std::convert::Infallible, Failure> {
+    let Child { order, fds, trees, seccomp, go, status } = child;
+    if rustix::io::read(&go, &mut [0u8; 1]).step("wait for the id maps")? != 1 {
+        return Err(Failure { step: "wait for the id maps".into(), errno: libc::EPIPE });
+    }
+    drop(go);
+    sys::become_ids(0, 0).step("become root of the sandbox")?;
+    rustix::process::setsid().step("start a session")?;
+    let mut fds = fds.into_iter();
+    let agent = fds.next().ok_or_else(|| Failure { step: "an agent connection".into(), errno: libc::EBADF })?;
+    mount_root(order, fds.next(), trees)?;
+    mask()?;
+    pivot(Path::new(ROOT))?;
+    rustix::system::sethostname(order.hostname.as_bytes()).step("set the hostname")?;
+    sys::loopback_up().step("bring loopback up")?;
+    sys::new_session_keyring().step("join a new keyring")?;
+    limit_resources()?;
+    lay_out_descriptors(agent, status)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    restrict()?;
+    seccomp::install(seccomp).step("install the seccomp filter")?;
+    Err(Failure::at("execute the guest agent", &sys::exec(c"/.faas/agent", [c"faas-guest-agent", c"init"])))
+}
+
+fn mount(kind: &str, target: &str, flags: MountFlags, options: &str) -> Result<(), Failure> {
+    let options = std::ffi::CString::new(options)
+        .map_err(|error| Failure::at(format!("mount {target}"), &io::Error::from(error)))?;
+    rustix::mount::mount(kind, target, kind, flags, options.as_c_str()).step(format!("mount {target}"))
+}
+
+fn write(path: &str, text: &str) -> Result<(), Failure> {
+    fs::write(path, text).step(format!("write {path}"))
+}
+
+fn make_dir(path: &str, mode: u32) -> Result<(), Failure> {
+    fs::create_dir(path).step(format!("make {path}"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).step(format!("mode of {path}"))
+}
+
+fn mount_root(order: &SandboxOrder, disk: Option<OwnedFd>, trees: &[HostTree]) -> Result<(), Failure> {
+    let safe = MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .step("make mounts private")?;
+    match (order.tmpfs_bytes, disk) {
+        (Some(bytes), None) => {
+            // An inode costs about as much kernel memory as a quarter of a page of content.
+            let inodes = (bytes / 4096).clamp(4096, 1 << 20);
+            mount("tmpfs", "/upper", safe, &format!("mode=0755,size={bytes},nr_inodes={inodes}"))?;
+            make_dir("/upper/upper", 0o755)?;
+            make_dir("/upper/work", 0o755)?;
+        }
+        (None, Some(disk)) => {
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            rustix::mount::move_mount(&disk, "", rustix::fs::CWD, "/upper", flags).step("mount the disk")?;
+        }
+        _ => return Err(Failure { step: "either a tmpfs or a disk".into(), errno: libc::EINVAL }),
+    }
+    make_dir("/upper/upper/etc", 0o755)?;
+    write("/upper/upper/etc/hostname", &format!("{}\n", order.hostname))?;
+    write("/upper/upper/etc/machine-id", &format!("{}\n", order.machine_id))?;
+    let hosts = format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", order.hostname);
+    write("/upper/upper/etc/hosts", &hosts)?;
+
+    // checkpointing.md, point 9: without xino CRIU cannot tell files of two layers apart.
+    let overlay = "lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work,userxattr,xino=on";
+    mount("overlay", ROOT, safe, overlay)?;
+    for tree in trees {
+        // An overlay of its own, and not a bind mount: inotify and file locks are by inode, and through the host's
+        // own inodes a sandbox could watch which programs the host runs.
+        let target = format!("{ROOT}/{}", tree.target.display());
+        let layers = format!("lowerdir={}:/empty,userxattr,xino=on", tree.at.display());
+        mount("overlay", &target, safe | MountFlags::RDONLY, &layers)?;
+    }
+    let bind = |from: &str, to: &str| {
+        rustix::mount::mount_bind_recursive(from, format!("{ROOT}/{to}")).step(format!("bind {from}"))
+    };
+    bind("/dev", "dev")?;
+    let no_exec = safe | MountFlags::NOEXEC;
+    mount(
+        "devpts",
+        &format!("{ROOT}/dev/pts"),
+        MountFlags::NOSUID | MountFlags::NOEXEC,
+        "newinstance,ptmxmode=0666,mode=0620,gid=5",
+    )?;
+    mount("tmpfs", &format!("{ROOT}/dev/shm"), no_exec, &format!("mode=1777,size={}", order.shm_bytes))?;
+    mount("tmpfs", &format!("{ROOT}/run"), safe, "mode=0755,size=16m")?;
+    bind("/faas", ".faas")?;
+    mount("tmpfs", &format!("{ROOT}/.faas/run"), no_exec, "mode=0700,size=64k")?;
+    mount("proc", &format!("{ROOT}/proc"), no_exec, "")
+}
+
+fn mask() -> Result<(), Failure> {
+    for path in MASKED {
+        let target = format!("{ROOT}{path}");
+        let cover = match fs::symlink_metadata(&target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => match other.step(format!("look at {path}"))?.is_dir() {
+                true => "/empty",
+                false => "/dev/null",
+            },
+        };
+        rustix::mount::mount_bind(cover, &target).step(format!("mask {path}"))?;
+    }
+    for path in READ_ONLY {
+        let target = format!("{ROOT}{path}");
+        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = match rustix::mount::open_tree(rustix::fs::CWD, &target, clone) {
+            Err(rustix::io::Errno::NOENT) => continue,
+            other => other.step(format!("clone {path}"))?,
+        };
+        let mut attr = read_only();
+        attr.attr_set |= libc::MOUNT_ATTR_NOEXEC;
+        attr.propagation = 0;
+        sys::mount_setattr(&tree, false, &attr).step(format!("make {path} read-only"))?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(&tree, "", rustix::fs::CWD, &target, flags).step(format!("cover {path}"))?;
+    }
+    Ok(())
+}
+
+fn limit_resources() -> Result<(), Failure> {
+    for (resource, soft, hard) in RLIMITS {
+        let own = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let hard = hard.min(own);
+        let limit = Rlimit { current: Some(soft.min(hard)), maximum: Some(hard) };
+        rustix::process::setrlimit(resource, limit).step(format!("limit {resource:?}"))?;
+    }
+    Ok(())
+}
+
+/// 0, 1, 2: /dev/null; 3: the agent's connection; 4: the status pipe, closed on exec. Nothing else is left open.
+fn lay_out_descriptors(agent: OwnedFd, status: OwnedFd) -> Result<(), Failure> {
+    // Out of the way of the numbers that are about to be taken.
+    let above = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(&fd, 10).step("move a descriptor");
+    let (agent, status) = (above(agent)?, above(status)?);
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").step("open /dev/null")?;
+    let null = above(null.into())?;
+    for (from, to, flags) in [
+        (&null, 0, 0),
+        (&null, 1, 0),
+        (&null, 2, 0),
+        (&agent, AGENT_FD, 0),
+        (&status, STATUS_FD, libc::O_CLOEXEC),
+    ] {
+        // SAFETY: the source is open; whatever the target was is not used any more. They are never equal.
+        if unsafe { libc::dup3(from.as_fd().as_raw_fd(), to, flags) } < 0 {
+            return Err(Failure::at("lay out descriptors", &io::Error::last_os_error()));
+        }
+    }
+    // Closed by number below.
+    for fd in [null, agent, status] {
+        let _number = fd.into_raw_fd();
+    }
+    // SAFETY: nothing above the status pipe is used after this; the slot's copies are its own.
+    if unsafe { libc::syscall(libc::SYS_close_range, STATUS_FD + 1, u32::MAX, 0) } != 0 {
+        return Err(Failure::at("close descriptors", &io::Error::last_os_error()));
+    }
+    Ok(())
+}
+
+/// Gives up what a container's root has no use for, in a way that cannot be undone.
+fn restrict() -> Result<(), Failure> {
+    use rustix::thread::{CapabilitySet, CapabilitySets};
+    super::landlock::restrict()?;
+    for number in 0..64u32 {
+        if KEPT_CAPABILITIES >> number & 1 == 1 {
+            continue;
+        }
+        // SAFETY: plain integers. EINVAL: the kernel has no capability of this number.
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, u64::from(number), 0, 0, 0) } != 0 {
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() == Some(libc::EINVAL) {
+                break;
+            }
+            return Err(Failure::at("drop capabilities", &error));
+        }
+    }
+    let kept = CapabilitySet::from_bits_retain(KEPT_CAPABILITIES);
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).step("drop capabilities")?;
+    rustix::thread::set_no_new_privs(true).step("set no_new_privs")
+}

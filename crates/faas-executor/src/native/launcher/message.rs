@@ -1,0 +1,202 @@
+//! What server, launcher and slots say to each other: JSON in seqpacket messages, with descriptors beside it.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The largest message.
+const MAX_MESSAGE: usize = 16 * 1024;
+
+/// The most descriptors beside one message.
+const MAX_FDS: usize = 4;
+
+/// Server to launcher.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LauncherCommand {
+    /// The first message: what the launcher works with.
+    SetUp(LauncherSetup),
+    /// Make slot `slot`; the descriptor beside it becomes the slot's socket.
+    MakeSlot {
+        /// Its number; not in use.
+        slot: u32,
+    },
+}
+
+/// What the launcher works with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LauncherSetup {
+    /// The name of the gateway's cgroups.
+    pub(crate) mark: String,
+    /// An empty directory to mount the launcher's own root over.
+    pub(crate) mount_point: PathBuf,
+    /// The directory that becomes `/.faas` in every sandbox: it holds `agent` and an empty directory `run`.
+    pub(crate) agent_dir: PathBuf,
+}
+
+/// Launcher to server.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LauncherEvent {
+    /// Set up; slots can be made.
+    Ready,
+    /// It could not be set up; it ends.
+    Failed(Failure),
+    /// The process of a slot is gone, and all that was in its cgroups, and these too.
+    SlotGone {
+        /// Its number, which may be used again.
+        slot: u32,
+        /// What could not be removed.
+        left: Option<String>,
+    },
+}
+
+/// Server to slot.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SandboxOrder {
+    /// The sandbox's hostname.
+    pub(crate) hostname: String,
+    /// Its `/etc/machine-id`.
+    pub(crate) machine_id: String,
+    /// Its limits.
+    pub(crate) memory_bytes: u64,
+    /// See [`crate::sandbox::Limits`].
+    pub(crate) cpu_millicores: u32,
+    /// See [`crate::sandbox::Limits`].
+    pub(crate) pids: u32,
+    /// The size of its file system where that is a tmpfs; otherwise the second descriptor is a mount for it.
+    pub(crate) tmpfs_bytes: Option<u64>,
+    /// The size of `/dev/shm`.
+    pub(crate) shm_bytes: u64,
+}
+
+/// Slot to server.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SlotReply {
+    /// It stands ready in its cgroups.
+    Parked,
+    /// A sandbox runs; the descriptor beside it is the pidfd of its `init`.
+    Created {
+        /// The PID of `init` on the host.
+        pid: u32,
+        /// How many OOM kills its cgroup had seen before.
+        oom_kills_before: u64,
+    },
+    /// The last order, or the parking, failed.
+    Failed(Failure),
+}
+
+/// A step that failed.
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{step}: {}", io::Error::from_raw_os_error(*errno))]
+pub(crate) struct Failure {
+    /// What was being done.
+    pub(crate) step: String,
+    /// The errno, or 0.
+    pub(crate) errno: i32,
+}
+
+impl Failure {
+    /// `step` failed with `error`.
+    pub(crate) fn at(step: impl Into<String>, error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self { step: step.into(), errno },
+            None => Self { step: format!("{}: {error}", step.into()), errno: libc::EIO },
+        }
+    }
+}
+
+/// Names the step that an error belongs to.
+pub(crate) trait Step<T> {
+    /// Turns an error into the failure of `step`.
+    fn step(self, step: impl Into<String>) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
+    fn step(self, step: impl Into<String>) -> Result<T, Failure> {
+        self.map_err(|error| Failure::at(step, &error.into()))
+    }
+}
+
+/// A pair of connected seqpacket sockets.
+pub(crate) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// Sends one message. On a socket that does not block it may fail with `WouldBlock`.
+pub(crate) fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors in one message"));
+    }
+    rustix::net::sendmsg(socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives one message, or `None` when the other side is gone.
+pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut bytes = [0u8; MAX_MESSAGE];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        let mut buffers = [IoSliceMut::new(&mut bytes)];
+        match rustix::net::recvmsg(&socket, &mut buffers, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            other => break other?,
+        }
+    };
+    let mut fds = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            fds.extend(received);
+        }
+    }
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was cut off"));
+    }
+    Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, fds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::{LauncherCommand, SlotReply, receive, send, socket_pair};
+
+    #[test]
+    fn a_message_arrives_with_its_descriptors() {
+        let (here, there) = socket_pair().unwrap();
+        let extra = std::fs::File::open("/dev/null").unwrap();
+        send(&here, &LauncherCommand::MakeSlot { slot: 7 }, &[extra.as_fd()]).unwrap();
+        let (message, fds) = receive::<LauncherCommand>(&there).unwrap().unwrap();
+        assert!(matches!(message, LauncherCommand::MakeSlot { slot: 7 }));
+        assert_eq!(fds.len(), 1);
+    }
+
+    #[test]
+    fn the_end_of_the_other_side_is_seen() {
+        let (here, there) = socket_pair().unwrap();
+        drop(here);
+        assert!(receive::<SlotReply>(&there).unwrap().is_none());
+    }
+}

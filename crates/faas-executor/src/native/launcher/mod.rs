@@ -1,0 +1,186 @@
+//! The launcher: a single-threaded process that the server starts of itself, from which all native sandboxes come.
+//!
+//! A sandbox is never forked from the server, which has threads, a large address space and descriptors of every
+//! client. The server starts its own program again with the one argument `launcher` before any runtime is there; that
+//! process gives up the host's file system ([`template`]), then makes slots on demand ([`slot`]) and reaps what they
+//! leave. It decides nothing: which slot makes which sandbox is between server and slot.
+//!
+//! When the server is gone it kills what is in its slots and ends.
+
+mod child;
+pub(in crate::native) mod landlock;
+pub(in crate::native) mod message;
+mod slot;
+mod template;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, WaitOptions};
+
+use super::cgroup::{CgroupHost, SlotCgroup};
+use super::layout;
+use super::seccomp;
+use super::sys::{self, Fork};
+use message::{LauncherCommand, LauncherEvent, SlotReply, receive, send};
+use slot::Slot;
+use template::HostTree;
+
+pub(in crate::native) use message::{Failure, Step};
+
+/// The only argument with which the server starts itself as the launcher.
+pub const ARGUMENT: &str = "launcher";
+
+/// Runs as the launcher; the connection to the server is standard input. Must be called from a process with one
+/// thread, before anything else is done.
+pub fn main() -> std::process::ExitCode {
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("launcher: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+struct Launcher {
+    server: OwnedFd,
+    children: OwnedFd,
+    cgroups: CgroupHost,
+    trees: Vec<HostTree>,
+    seccomp: seccomp::Program,
+    slots: BTreeMap<i32, u32>,
+}
+
+fn run() -> io::Result<()> {
+    // Signals for the server's terminal are not for the sandboxes.
+    rustix::process::setsid()?;
+    sys::ignore_signal(libc::SIGINT)?;
+    sys::ignore_signal(libc::SIGHUP)?;
+    let server = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 10)?;
+    let null = std::fs::File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    let Some((LauncherCommand::SetUp(setup), _)) = receive(&server)? else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the first message is no set-up"));
+    };
+    let children = sys::child_events()?;
+    let made = sys::new_session_keyring()
+        .map_err(|error| Failure::at("join a new keyring", &error))
+        .and_then(|()| {
+            CgroupHost::prepare(&setup.mark)
+                .map_err(|error| Failure { step: format!("cgroups: {error}"), errno: libc::EIO })
+        })
+        .and_then(|cgroups| Ok((cgroups, template::enter(&setup)?)));
+    let (cgroups, trees) = match made {
+        Ok(made) => made,
+        Err(failure) => return send(&server, &LauncherEvent::Failed(failure), &[]),
+    };
+    let seccomp = seccomp::default_program();
+    let launcher = Launcher { server, children, cgroups, trees, seccomp, slots: BTreeMap::new() };
+    send(&launcher.server, &LauncherEvent::Ready, &[])?;
+    launcher.serve()
+}
+
+impl Launcher {
+    fn serve(mut self) -> io::Result<()> {
+        loop {
+            let (server, children) = {
+                let mut fds = [
+                    PollFd::new(&self.server, PollFlags::IN),
+                    PollFd::new(&self.children, PollFlags::IN),
+                ];
+                match rustix::event::poll(&mut fds, None) {
+                    Err(rustix::io::Errno::INTR) => continue,
+                    other => other?,
+                };
+                (!fds[0].revents().is_empty(), !fds[1].revents().is_empty())
+            };
+            if children {
+                self.reap()?;
+            }
+            if server {
+                match receive(&self.server) {
+                    Ok(Some((LauncherCommand::MakeSlot { slot }, fds))) => self = self.make_slot(slot, fds)?,
+                    Ok(Some((LauncherCommand::SetUp(_), _))) => {
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, "set up twice"));
+                    }
+                    Ok(None) => return self.end(),
+                    Err(error) => {
+                        self.end()?;
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The server is gone: so is everything it had here.
+    fn end(mut self) -> io::Result<()> {
+        let slots = std::mem::take(&mut self.slots);
+        slots.into_values().try_for_each(|slot| self.cgroups.destroy_slot(slot))
+    }
+
+    fn make_slot(mut self, slot: u32, fds: Vec<OwnedFd>) -> io::Result<Self> {
+        let Some(socket) = fds.into_iter().next() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a slot without a socket"));
+        };
+        let forked = SlotCgroup::make(&self.cgroups, slot)
+            .map_err(|error| Failure::at("make cgroups", &error))
+            // SAFETY: the launcher is single-threaded.
+            .and_then(|cgroup| match unsafe { sys::fork() } {
+                Ok(fork) => Ok((fork, cgroup)),
+                Err(error) => Err(Failure::at("fork a slot", &error)),
+            });
+        match forked {
+            Ok((Fork::Child, cgroup)) => {
+                let Self { trees, seccomp, server, children, cgroups, slots: _ } = self;
+                drop((server, children, cgroups));
+                Slot { number: slot, socket, cgroup, trees, seccomp }.run()
+            }
+            Ok((Fork::Parent(pid), _)) => {
+                self.slots.insert(pid.as_raw_nonzero().get(), slot);
+            }
+            Err(failure) => {
+                // A server that does not listen any more sees the socket close.
+                match send(&socket, &SlotReply::Failed(failure), &[]) {
+                    Ok(()) | Err(_) => self.slot_gone(slot)?,
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    fn reap(&mut self) -> io::Result<()> {
+        // Draining is all that is wanted of it: one event may stand for many children.
+        let mut events = [0u8; size_of::<libc::signalfd_siginfo>() * 8];
+        while let Ok(1..) = rustix::io::read(&self.children, &mut events) {}
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, _))) => self.child_gone(pid)?,
+                Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn child_gone(&mut self, pid: Pid) -> io::Result<()> {
+        match self.slots.remove(&pid.as_raw_nonzero().get()) {
+            Some(slot) => self.slot_gone(slot),
+            // A sandbox's init: the server watches it by its pidfd.
+            None => Ok(()),
+        }
+    }
+
+    fn slot_gone(&mut self, slot: u32) -> io::Result<()> {
+        let left = self.cgroups.destroy_slot(slot).err().map(|error| error.to_string());
+        send(self.server.as_fd(), &LauncherEvent::SlotGone { slot, left }, &[])
+    }
+}
+
+/// The name of the gateway's cgroups.
+pub(in crate::native) fn mark(gateway_id: &str) -> String {
+    layout::mark(gateway_id)
+}

@@ -1,0 +1,225 @@
+//! A slot: a small process, parked in its cgroups ahead of need, that makes one sandbox after another.
+//!
+//! Moving a process into a cgroup waits for RCU grace periods, 7 to 20 ms for each hierarchy; a process born in one
+//! costs nothing. So the slot moves itself once, and every sandbox is its child by clone3(2) - by parentage its
+//! sibling (`CLONE_PARENT`), so that the launcher reaps it.
+//!
+//! The slot keeps root's capabilities, under ids of its own that create the sandboxes' user namespaces (see
+//! [`SlotIds`]). Nothing of a sandbox runs in it.
+
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
+
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::process::{Pid, Signal};
+use rustix::thread::{CapabilitiesSecureBits, UnshareFlags, unshare_unsafe};
+
+use super::child;
+use super::message::{Failure, SandboxOrder, SlotReply, Step as _, receive, send};
+use super::template::{HostTree, read_only};
+use crate::native::cgroup::{CgroupFileError, SlotCgroup};
+use crate::native::layout::{IDS_PER_SANDBOX, SlotIds};
+use crate::native::seccomp::Program;
+use crate::native::sys::{self, Fork};
+use crate::sandbox::Limits;
+
+/// The `oom_score_adj` of everything in a sandbox: when its memory runs out the kernel takes one of its processes and
+/// not the slot's.
+const SANDBOX_OOM_SCORE_ADJ: &str = "500";
+
+/// What a slot works with.
+pub(super) struct Slot {
+    pub(super) number: u32,
+    pub(super) socket: OwnedFd,
+    pub(super) cgroup: SlotCgroup,
+    pub(super) trees: Vec<HostTree>,
+    pub(super) seccomp: Program,
+}
+
+impl Slot {
+    /// Parks and serves until the server closes the socket. Runs in the forked process.
+    pub(super) fn run(self) -> ! {
+        let code = match self.park() {
+            Ok(()) => self.serve(),
+            Err(failure) => {
+                // When even this cannot be sent the server sees the socket close.
+                match send(&self.socket, &SlotReply::Failed(failure), &[]) {
+                    Ok(()) | Err(_) => 1,
+                }
+            }
+        };
+        sys::exit_now(code)
+    }
+
+    fn park(&self) -> Result<(), Failure> {
+        sys::reset_signals().step("reset signals")?;
+        self.cgroup.enter().map_err(|error| Failure::at(format!("enter cgroup {error}"), &error.source))?;
+        // SAFETY: the process is single-threaded, and no code of it relies on the file system state it shared.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.step("unshare the slot's mount namespace")?;
+        rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+            .step("make mounts private")?;
+        self.map_lower()?;
+        // SAFETY: as above; the time namespace is entered by children only (time_namespaces(7)).
+        unsafe { unshare_unsafe(UnshareFlags::NEWTIME) }.step("unshare the time namespace")?;
+        rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
+            .step("keep capabilities")?;
+        let creator = SlotIds::of(self.number).creator;
+        sys::become_ids(creator, creator).step("take the slot's ids")?;
+        send(&self.socket, &SlotReply::Parked, &[]).step("say that the slot is parked")
+    }
+
+    /// Mounts the skeleton at `/lower` so that what root owns there belongs to the root of this slot's sandboxes.
+    fn map_lower(&self) -> Result<(), Failure> {
+        let tree = rustix::mount::open_tree(
+            rustix::fs::CWD,
+            "/skeleton",
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+        )
+        .step("clone the skeleton")?;
+        let namespace = self.id_mapping()?;
+        let mut attr = read_only();
+        attr.attr_set |= libc::MOUNT_ATTR_IDMAP;
+        attr.userns_fd = u64::from(namespace.as_raw_fd().unsigned_abs());
+        sys::mount_setattr(&tree, false, &attr).step("idmap the skeleton")?;
+        rustix::mount::move_mount(
+            &tree,
+            "",
+            rustix::fs::CWD,
+            "/lower",
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+        .step("mount the skeleton")
+    }
+
+    /// A user namespace that maps as the sandboxes' do. A mount's id mapping is given by one (mount_setattr(2)).
+    fn id_mapping(&self) -> Result<OwnedFd, Failure> {
+        let (gate, held) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
+        // SAFETY: the process is single-threaded.
+        let (fork, _pidfd) =
+            unsafe { sys::clone3(libc::CLONE_NEWUSER as u64, libc::SIGCHLD) }.step("clone an id mapping")?;
+        let Fork::Parent(pid) = fork else {
+            drop(held);
+            // Waits for the parent to close its end, or to be gone.
+            match rustix::io::read(&gate, &mut [0u8; 1]) {
+                Ok(_) => sys::exit_now(0),
+                Err(_) => sys::exit_now(1),
+            }
+        };
+        let result = self.write_id_maps(pid).and_then(|()| {
+            let path = format!("/proc/{}/ns/user", pid.as_raw_nonzero());
+            Ok(std::fs::File::open(path).step("open the id mapping")?.into())
+        });
+        drop(held);
+        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).step("reap")?;
+        result
+    }
+
+    fn write_id_maps(&self, pid: Pid) -> Result<(), Failure> {
+        let map = format!("0 {} {IDS_PER_SANDBOX}", SlotIds::of(self.number).base);
+        for file in ["uid_map", "gid_map"] {
+            let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
+            std::fs::write(path, &map).step(format!("write {file}"))?;
+        }
+        Ok(())
+    }
+
+    fn serve(&self) -> i32 {
+        loop {
+            let (order, fds) = match receive::<SandboxOrder>(&self.socket) {
+                Ok(Some(order)) => order,
+                Ok(None) => return 0,
+                Err(_) => return 1,
+            };
+            let sent = match self.create(&order, fds) {
+                Ok((pid, pidfd, oom_kills_before)) => {
+                    let pid = pid.as_raw_nonzero().get().unsigned_abs();
+                    send(&self.socket, &SlotReply::Created { pid, oom_kills_before }, &[pidfd.as_fd()])
+                }
+                Err(failure) => send(&self.socket, &SlotReply::Failed(failure), &[]),
+            };
+            if sent.is_err() {
+                // The server is gone; the launcher clears up what runs here.
+                return 1;
+            }
+        }
+    }
+
+    fn create(&self, order: &SandboxOrder, fds: Vec<OwnedFd>) -> Result<(Pid, OwnedFd, u64), Failure> {
+        let limits = Limits {
+            memory_bytes: order.memory_bytes,
+            cpu_millicores: order.cpu_millicores,
+            pids: order.pids,
+            disk_bytes: None,
+        };
+        let of_cgroup = |error: CgroupFileError| {
+            Failure::at(format!("set cgroup limits: {error}"), &error.source)
+        };
+        self.cgroup.limit(&limits).map_err(of_cgroup)?;
+        let oom_kills_before = self.cgroup.oom_kills().map_err(of_cgroup)?;
+
+        let cloexec = rustix::pipe::PipeFlags::CLOEXEC;
+        let (go_read, go_write) = rustix::pipe::pipe_with(cloexec).step("make a pipe")?;
+        let (status_read, status_write) = rustix::pipe::pipe_with(cloexec).step("make a pipe")?;
+        // SAFETY: the process is single-threaded.
+        let (fork, pidfd) = unsafe { sys::clone3(NAMESPACES, 0) }.step("clone the sandbox")?;
+        let Fork::Parent(pid) = fork else {
+            drop((go_write, status_read));
+            child::run(child::Child { order, fds, trees: &self.trees, seccomp: &self.seccomp, go: go_read, status: status_write })
+        };
+        drop((fds, go_read, status_write));
+        let pidfd = pidfd.ok_or_else(|| Failure { step: "clone gave no pidfd".into(), errno: libc::EIO })?;
+        let made = self.start(pid, go_write).and_then(|()| match read_failure(&status_read) {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        });
+        match made {
+            Ok(()) => Ok((pid, pidfd, oom_kills_before)),
+            Err(failure) => {
+                // It ends by itself when its pipes close; this is for one that hangs. Gone already is as good.
+                match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
+                    Ok(()) | Err(rustix::io::Errno::SRCH) => Err(failure),
+                    Err(error) => Err(Failure::at(format!("{failure}; and kill it"), &error.into())),
+                }
+            }
+        }
+    }
+
+    fn start(&self, pid: Pid, go: OwnedFd) -> Result<(), Failure> {
+        self.write_id_maps(pid)?;
+        let path = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
+        std::fs::write(Path::new(&path), SANDBOX_OOM_SCORE_ADJ).step("set oom_score_adj")?;
+        rustix::io::write(&go, b"g").step("start the sandbox")?;
+        Ok(())
+    }
+}
+
+/// Every namespace that clone3(2) makes; the time namespace is the slot's. Constants of libc are signed.
+const NAMESPACES: u64 = (libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP
+    | libc::CLONE_PARENT) as u64;
+
+/// What the child says of itself: nothing when it became the guest agent, otherwise the step that failed.
+fn read_failure(status: &OwnedFd) -> Option<Failure> {
+    let mut bytes = Vec::new();
+    let mut chunk = [0u8; 512];
+    loop {
+        match rustix::io::read(status, &mut chunk) {
+            Ok(0) => break,
+            Ok(n) => bytes.extend_from_slice(&chunk[..n]),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Some(Failure::at("read the sandbox's status", &error.into())),
+        }
+    }
+    if bytes.is_empty() {
+        return None;
+    }
+    Some(serde_json::from_slice(&bytes).unwrap_or_else(|error| Failure {
+        step: format!("read the sandbox's status: {error}"),
+        errno: libc::EIO,
+    }))
+}

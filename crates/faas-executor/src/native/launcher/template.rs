@@ -1,0 +1,154 @@
+//! The launcher's own mount namespace: everything that a sandbox's is made from, and nothing else.
+//!
+//! Every sandbox begins with a copy of this namespace, and copying one costs time for each mount in it; what is not
+//! here cannot be reached while a sandbox is being made. The root is a tmpfs:
+//!
+//! | path | what |
+//! |---|---|
+//! | `/host/N` | the host's `/usr` (and `/bin`, `/lib*` where they are directories), read-only |
+//! | `/skeleton` | the rest of the image `host`: an `/etc` of its own, empty `/home`, `/root`, `/tmp`, `/var` |
+//! | `/lower` | in a slot: the skeleton, idmapped to the slot's ids |
+//! | `/dev`, `/faas`, `/proc` | device nodes; the guest agent; the host's /proc, which the kernel wants to see before it lets a user namespace mount one |
+//! | `/empty`, `/upper`, `/root` | an empty directory; mount points for a sandbox's own file system and its root |
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+
+use super::message::{Failure, LauncherSetup, Step as _};
+use crate::native::{host_image, sys};
+
+/// A piece of the host's file system that sandboxes see.
+#[derive(Clone, Debug)]
+pub(super) struct HostTree {
+    /// Where it is in this namespace.
+    pub(super) at: PathBuf,
+    /// Where it is in a sandbox, without the leading slash.
+    pub(super) target: PathBuf,
+}
+
+/// The attributes of everything that sandboxes only read.
+pub(super) fn read_only() -> libc::mount_attr {
+    libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE as u64,
+        userns_fd: 0,
+    }
+}
+
+/// Moves the process into a mount namespace of its own with the layout above as its root.
+pub(super) fn enter(setup: &LauncherSetup) -> Result<Vec<HostTree>, Failure> {
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    // SAFETY: the launcher is single-threaded and shares no file system state with anybody.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.step("unshare the mount namespace")?;
+    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .step("make mounts private")?;
+    let root = setup.mount_point.as_path();
+    rustix::mount::mount(
+        "faas",
+        root,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME,
+        c"mode=0755,size=64m",
+    )
+    .step("mount the launcher's root")?;
+    for dir in ["host", "skeleton", "lower", "dev", "faas", "proc", "empty", "upper", "root"] {
+        let dir = root.join(dir);
+        fs::create_dir(&dir).step(format!("make {}", dir.display()))?;
+    }
+    host_image::build_skeleton(&root.join("skeleton"))?;
+    let trees = host_trees(root)?;
+    make_devices(&root.join("dev"))?;
+    clone_tree(&setup.agent_dir, &root.join("faas"), false)?;
+    rustix::mount::mount_bind_recursive("/proc", root.join("proc")).step("bind /proc")?;
+    pivot(root)?;
+    Ok(trees)
+}
+
+/// Makes `root` the root of the namespace and lets go of the old one.
+pub(super) fn pivot(root: &Path) -> Result<(), Failure> {
+    rustix::process::chdir(root).step("enter the new root")?;
+    // pivot_root(2): with "." twice the old root ends up on top of the new one, from where it is unmounted.
+    rustix::process::pivot_root(".", ".").step("pivot_root")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).step("unmount the old root")?;
+    rustix::process::chdir("/").step("enter the new root")
+}
+
+/// Binds `from` at `to`, read-only.
+fn clone_tree(from: &Path, to: &Path, recursive: bool) -> Result<(), Failure> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+    let step = || format!("bind {}", from.display());
+    let tree = rustix::mount::open_tree(rustix::fs::CWD, from, flags).step(step())?;
+    sys::mount_setattr(&tree, recursive, &read_only()).step(step())?;
+    rustix::mount::move_mount(&tree, "", rustix::fs::CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step(step())
+}
+
+/// Brings in the host's program directories, each mount below them as a tree of its own, since an overlay does not
+/// cross mounts.
+fn host_trees(root: &Path) -> Result<Vec<HostTree>, Failure> {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").step("read /proc/self/mountinfo")?;
+    let mut trees = Vec::new();
+    for dir in host_image::program_dirs().step("look at the host's program directories")? {
+        let below = mountinfo
+            .lines()
+            .filter_map(|line| line.split(' ').nth(4))
+            .map(Path::new)
+            .filter(|mount| *mount != dir && mount.starts_with(&dir));
+        for source in std::iter::once(dir.as_path()).chain(below) {
+            let at = root.join("host").join(trees.len().to_string());
+            fs::create_dir(&at).step(format!("make {}", at.display()))?;
+            clone_tree(source, &at, false)?;
+            let inside = Path::new("/host").join(trees.len().to_string());
+            let target = source.strip_prefix("/").unwrap_or(source).to_owned();
+            trees.push(HostTree { at: inside, target });
+        }
+    }
+    Ok(trees)
+}
+
+/// Device nodes as in every container (OCI runtime specification, "Default Devices"), on a tmpfs that all sandboxes
+/// share and none can write to.
+fn make_devices(dev: &Path) -> Result<(), Failure> {
+    rustix::mount::mount(
+        "dev",
+        dev,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NOATIME,
+        c"mode=0755,size=64k",
+    )
+    .step("mount dev")?;
+    for (name, major, minor) in
+        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
+    {
+        let path = dev.join(name);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            FileType::CharacterDevice,
+            Mode::from_raw_mode(0o666),
+            rustix::fs::makedev(major, minor),
+        )
+        .step(format!("make {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).step("set a device's mode")?;
+    }
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ] {
+        std::os::unix::fs::symlink(target, dev.join(name)).step(format!("make dev/{name}"))?;
+    }
+    for name in ["pts", "shm"] {
+        fs::create_dir(dev.join(name)).step(format!("make dev/{name}"))?;
+    }
+    let read_only = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC;
+    rustix::mount::mount_remount(dev, read_only, c"").step("make dev read-only")
+}
