@@ -1,1 +1,3 @@
-//! Shared fixtures of the tests: a gateway on a port of its own.
+//! What the tests of several crates share. Never a dependency of anything that is shipped.
+
+pub mod needs;
