@@ -1,0 +1,54 @@
+// The client: a line for each verb.
+//
+// A resource with several verbs gets a module of its own beside `core/operations` and a member of the client; what
+// belongs to the gateway as a whole is a method here.
+
+import process from "node:process";
+import { clientConfig } from "./core/config.js";
+import { execute } from "./core/operations/execute.js";
+import { capabilities, health, version } from "./core/operations/server.js";
+import type { CallOptions, ClientOptions, ExecuteOptions } from "./options.js";
+import { FetchTransport } from "./transport/fetch.js";
+import type { Capabilities, ExecuteResult, Health, VersionInfo } from "./types.js";
+
+/** A client of one gateway. */
+export class FaaSClient {
+  /** Where the gateway is. */
+  readonly baseUrl: string;
+  readonly #transport: FetchTransport;
+
+  /** @throws TypeError or RangeError where an option or `FAAS_BASE_URL` is not valid. */
+  constructor(options: ClientOptions = {}) {
+    const config = clientConfig(options, process.env);
+    this.baseUrl = config.baseUrl;
+    this.#transport = new FetchTransport(config, options.fetch);
+  }
+
+  /**
+   * Runs one command in a fresh sandbox and resolves when it has ended.
+   *
+   * @param command a string is run by `/bin/sh -c`; an array of strings is executed as it is.
+   * @param options the options, or the image alone.
+   * @throws ExecutionTimeoutError where the command was still running at `timeoutMs`; has its output so far.
+   * @throws APIError where the gateway refused or failed; a subclass for each code.
+   * @throws TransportError where no answer came.
+   */
+  async execute(command: string | readonly string[], options: string | ExecuteOptions = {}): Promise<ExecuteResult> {
+    return this.#transport.send(execute(command, typeof options === "string" ? { image: options } : options));
+  }
+
+  /** What every runtime can do on the gateway's host, and the reason for what it cannot. */
+  async capabilities(options: CallOptions = {}): Promise<Capabilities> {
+    return this.#transport.send(capabilities(options));
+  }
+
+  /** Whether the gateway can work. An unhealthy gateway is a result, not an error. */
+  async health(options: CallOptions = {}): Promise<Health> {
+    return this.#transport.send(health(options));
+  }
+
+  /** The gateway's versions. */
+  async version(options: CallOptions = {}): Promise<VersionInfo> {
+    return this.#transport.send(version(options));
+  }
+}

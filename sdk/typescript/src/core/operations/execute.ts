@@ -1,0 +1,156 @@
+// `POST /api/v1/execute`: run one command in a fresh sandbox.
+
+import { Buffer } from "node:buffer";
+import type { ExecuteOptions, FileInput } from "../../options.js";
+import { ExecuteResult } from "../../types.js";
+import type { Call } from "../call.js";
+import { checkedHttpTimeoutMs } from "../config.js";
+import { DecodeError, Members } from "../decode.js";
+import { checkedHeaders } from "../headers.js";
+
+/** The gateway's own timeout of a command, where the caller names none. */
+const DEFAULT_TIMEOUT_MS = 30_000;
+
+/** What is waited beyond the command's timeout: for a place in the queue, the image and the sandbox. */
+const HTTP_MARGIN_MS = 60_000;
+
+/** Options that are members of the body as they are, and the names they have there. */
+const MEMBERS = {
+  image: "image",
+  runtime: "runtime",
+  envVars: "env_vars",
+  workingDir: "working_dir",
+  user: "user",
+  secrets: "secrets",
+  timeoutMs: "timeout_ms",
+  memoryMb: "memory_mb",
+  cpuCores: "cpu_cores",
+  pidsLimit: "pids_limit",
+  diskMb: "disk_mb",
+  network: "network",
+  maxOutputBytes: "max_output_bytes",
+  labels: "labels",
+} as const satisfies Partial<Record<keyof ExecuteOptions, string>>;
+
+/** The other options. */
+const OTHERS = ["stdin", "files", "requestId", "httpTimeoutMs", "signal"] as const;
+
+type Named = keyof typeof MEMBERS | (typeof OTHERS)[number];
+/** Fails to compile when an option of {@link ExecuteOptions} is in neither table. */
+type Missing = Exclude<keyof ExecuteOptions, Named>;
+const NONE_MISSING: [Missing] extends [never] ? true : Missing = true;
+
+/** Every option by name. */
+export const OPTION_NAMES: readonly string[] = NONE_MISSING && [...Object.keys(MEMBERS), ...OTHERS];
+
+/**
+ * The call for one command.
+ *
+ * @throws TypeError or RangeError where an argument cannot be sent.
+ */
+export function execute(command: string | readonly string[], options: ExecuteOptions): Call<ExecuteResult> {
+  refuseUnknown(options);
+  const body: Record<string, unknown> = { command: checkedCommand(command) };
+  for (const [name, member] of Object.entries(MEMBERS)) {
+    const value = options[name as keyof typeof MEMBERS];
+    if (typeof value === "number" && !Number.isFinite(value)) {
+      throw new RangeError(`${name} is ${value}, which JSON cannot carry`);
+    }
+    body[member] = value;
+  }
+  Object.assign(body, textOrBase64("stdin", options.stdin));
+  body.files = options.files === undefined ? undefined : entries(options.files).map(wireFile);
+  return {
+    method: "POST",
+    path: "/api/v1/execute",
+    headers: options.requestId === undefined ? {} : checkedHeaders({ "x-request-id": options.requestId }),
+    body: JSON.stringify(body),
+    httpTimeoutMs: checkedHttpTimeoutMs(options.httpTimeoutMs),
+    defaultHttpTimeoutMs: Math.max(options.timeoutMs ?? DEFAULT_TIMEOUT_MS, 0) + HTTP_MARGIN_MS,
+    signal: options.signal,
+    resultStatuses: [200],
+    read: readExecution,
+  };
+}
+
+/** An `ExecuteResponse`, or a `DecodeError`. */
+export function readExecution(value: unknown): ExecuteResult {
+  const members = new Members(value);
+  const timings = members.child("timings");
+  return new ExecuteResult(
+    {
+      requestId: members.string("request_id"),
+      executionId: members.string("execution_id"),
+      exitCode: members.integer("exit_code"),
+      signal: members.optionalString("signal"),
+      stdout: members.string("stdout"),
+      stderr: members.string("stderr"),
+      stdoutBase64: base64(members, "stdout_base64"),
+      stderrBase64: base64(members, "stderr_base64"),
+      stdoutTruncated: members.boolean("stdout_truncated"),
+      stderrTruncated: members.boolean("stderr_truncated"),
+      durationMs: members.integer("duration_ms"),
+      timings: {
+        queueUs: timings.integer("queue_us"),
+        createUs: timings.integer("create_us"),
+        execUs: timings.integer("exec_us"),
+      },
+      runtime: members.string("runtime"),
+      image: members.string("image"),
+      oomKilled: members.boolean("oom_killed"),
+      error: members.optionalString("error"),
+    },
+    members.raw,
+  );
+}
+
+function base64(members: Members, name: string): string | null {
+  const encoded = members.optionalString(name);
+  if (encoded !== null && (encoded.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(encoded))) {
+    throw new DecodeError(`/${name} is not base64`);
+  }
+  return encoded;
+}
+
+function refuseUnknown(options: ExecuteOptions): void {
+  const unknown = Object.keys(options).find((name) => !OPTION_NAMES.includes(name));
+  if (unknown !== undefined) {
+    throw new TypeError(`execute has no option ${unknown}; it has ${OPTION_NAMES.join(", ")}`);
+  }
+}
+
+function checkedCommand(command: unknown): string | string[] {
+  if (typeof command === "string") {
+    return command;
+  }
+  if (Array.isArray(command) && command.every((word) => typeof word === "string")) {
+    return command;
+  }
+  throw new TypeError("command is a string or an array of strings");
+}
+
+function entries(files: NonNullable<ExecuteOptions["files"]>): readonly FileInput[] {
+  return Array.isArray(files) ? files : Object.entries(files).map(([path, content]) => ({ path, content }));
+}
+
+function wireFile(file: FileInput): Record<string, string> {
+  const entry: Record<string, string> = { path: file.path, ...textOrBase64("content", file.content) };
+  if (file.mode !== undefined) {
+    entry.mode = typeof file.mode === "number" ? file.mode.toString(8).padStart(4, "0") : file.mode;
+  }
+  return entry;
+}
+
+function textOrBase64(name: string, value: unknown): Record<string, string> {
+  if (value === undefined) {
+    return {};
+  }
+  if (typeof value === "string") {
+    return { [name]: value };
+  }
+  if (value instanceof Uint8Array) {
+    const bytes = Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+    return { [`${name}_base64`]: bytes.toString("base64") };
+  }
+  throw new TypeError(`${name} is a string or a Uint8Array, not ${value === null ? "null" : typeof value}`);
+}

@@ -1,0 +1,87 @@
+// What the gateway says of itself: `/api/v1/capabilities`, `/health`, `/version`.
+
+import type { CallOptions } from "../../options.js";
+import type { Capabilities, Health, RuntimeCapabilities, RuntimeHealth, Support, VersionInfo } from "../../types.js";
+import type { Call } from "../call.js";
+import { checkedHttpTimeoutMs } from "../config.js";
+import { Members } from "../decode.js";
+
+/** What every runtime can do. */
+export function capabilities(options: CallOptions): Call<Capabilities> {
+  return get("/api/v1/capabilities", options, [200], (members) => ({
+    defaultRuntime: members.optionalString("default_runtime"),
+    defaultImage: members.string("default_image"),
+    runtimes: members.map("runtimes", readRuntimeCapabilities),
+  }));
+}
+
+/** Whether the gateway can work. An unhealthy one answers 503 with the same body: that is a result too. */
+export function health(options: CallOptions): Call<Health> {
+  return get("/health", options, [200, 503], (members) => ({
+    status: members.string("status"),
+    version: members.string("version"),
+    uptimeMs: members.integer("uptime_ms"),
+    runtimes: members.map("runtimes", readRuntimeHealth),
+    docker: members.boolean("docker"),
+    firecracker: members.boolean("firecracker"),
+  }));
+}
+
+/** The gateway's versions. */
+export function version(options: CallOptions): Call<VersionInfo> {
+  return get("/version", options, [200], (members) => ({
+    version: members.string("version"),
+    api: members.string("api"),
+    guestProtocol: members.integer("guest_protocol"),
+    guestAgent: members.string("guest_agent"),
+  }));
+}
+
+function get<T>(
+  path: string,
+  options: CallOptions,
+  resultStatuses: readonly number[],
+  read: (members: Members) => T,
+): Call<T> {
+  const unknown = Object.keys(options).find((name) => name !== "httpTimeoutMs" && name !== "signal");
+  if (unknown !== undefined) {
+    throw new TypeError(`this call has no option ${unknown}; it has httpTimeoutMs, signal`);
+  }
+  return {
+    method: "GET",
+    path,
+    headers: {},
+    httpTimeoutMs: checkedHttpTimeoutMs(options.httpTimeoutMs),
+    defaultHttpTimeoutMs: 30_000,
+    signal: options.signal,
+    resultStatuses,
+    read: (value) => read(new Members(value)),
+  };
+}
+
+function readRuntimeCapabilities(members: Members): RuntimeCapabilities {
+  const limits = members.child("limits");
+  return {
+    available: members.boolean("available"),
+    reason: members.optionalString("reason"),
+    features: members.map("features", readSupport),
+    limits: {
+      memory: readSupport(limits.child("memory")),
+      cpu: readSupport(limits.child("cpu")),
+      pids: readSupport(limits.child("pids")),
+      disk: readSupport(limits.child("disk")),
+    },
+  };
+}
+
+function readSupport(members: Members): Support {
+  return { supported: members.boolean("supported"), detail: members.string("detail") };
+}
+
+function readRuntimeHealth(members: Members): RuntimeHealth {
+  return {
+    available: members.boolean("available"),
+    reason: members.optionalString("reason"),
+    unenforcedLimits: members.strings("unenforced_limits"),
+  };
+}

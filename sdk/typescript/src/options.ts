@@ -1,0 +1,89 @@
+// What a caller can set: the client's settings, the options of an execution, the policy of retries.
+
+/** A file put into the sandbox before the command runs. */
+export interface FileInput {
+  /** Absolute, or relative to the working directory. Missing parents are made. */
+  readonly path: string;
+  /** Its content; text is stored as UTF-8. */
+  readonly content: string | Uint8Array;
+  /** Permission bits: a number (`0o755`) or octal digits (`"0755"`); the gateway's 0644 when not given. */
+  readonly mode?: number | string | undefined;
+}
+
+/** What every call can be given. */
+export interface CallOptions {
+  /** The longest time in milliseconds until the whole answer is there; see {@link ClientOptions.httpTimeoutMs}. */
+  readonly httpTimeoutMs?: number | undefined;
+  /** Aborting it ends the call, and with it the command; the promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The options of `execute`. Undefined is the same as not given: the gateway's default applies. */
+export interface ExecuteOptions extends CallOptions {
+  /** The image whose files the sandbox starts from. */
+  readonly image?: string | undefined;
+  /** The runtime to use. */
+  readonly runtime?: "auto" | "native" | "docker" | "firecracker" | undefined;
+  /** Environment variables, added to those of the image. */
+  readonly envVars?: Readonly<Record<string, string>> | undefined;
+  /** The working directory; it must exist in the sandbox. */
+  readonly workingDir?: string | undefined;
+  /** The user: a name, `uid` or `uid:gid`. */
+  readonly user?: string | undefined;
+  /** Standard input. */
+  readonly stdin?: string | Uint8Array | undefined;
+  /** Files put into the sandbox before the command runs: path to content, or {@link FileInput} objects. */
+  readonly files?: Readonly<Record<string, string | Uint8Array>> | readonly FileInput[] | undefined;
+  /** Secrets: each appears as the file `/run/secrets/NAME`, readable by the command's user alone. */
+  readonly secrets?: Readonly<Record<string, string>> | undefined;
+  /** Wall time of the command in milliseconds; the gateway's default is 30000. */
+  readonly timeoutMs?: number | undefined;
+  /** Memory limit in MiB. */
+  readonly memoryMb?: number | undefined;
+  /** CPU limit in cores; fractions are allowed. */
+  readonly cpuCores?: number | undefined;
+  /** The most processes and threads at once. */
+  readonly pidsLimit?: number | undefined;
+  /** Disk limit in MiB. */
+  readonly diskMb?: number | undefined;
+  /** What the command can reach: itself over loopback, or connections to the outside. */
+  readonly network?: "none" | "egress" | undefined;
+  /** How many bytes are kept of each of stdout and stderr; the rest is read and dropped. */
+  readonly maxOutputBytes?: number | undefined;
+  /** Free words for the caller's own use; they appear in the gateway's log. */
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** The id of this request, sent as `x-request-id`; the gateway makes one when not given. */
+  readonly requestId?: string | undefined;
+}
+
+/**
+ * How often and how patiently a call is tried again.
+ *
+ * Only what is safe is tried again: a connection that was never made, a refusal to start (503 `overloaded`; 429 with
+ * `Retry-After`), and for GETs also a lost connection and 502, 503, 504. An execution that may have begun is never
+ * sent twice.
+ */
+export interface RetryPolicy {
+  /** The most attempts after the first; 0 switches retries off. Default: 2. */
+  readonly maxRetries?: number | undefined;
+  /** The wait in milliseconds before the first retry where the gateway names none; doubled for each further one, half of it random. Default: 200. */
+  readonly initialBackoffMs?: number | undefined;
+  /** The longest such wait. Default: 5000. */
+  readonly maxBackoffMs?: number | undefined;
+  /** The longest `Retry-After` that is waited for; where the gateway asks for more, the error is thrown. Default: 30000. */
+  readonly maxRetryAfterMs?: number | undefined;
+}
+
+/** The settings of a client. */
+export interface ClientOptions {
+  /** Where the gateway is; else the environment variable `FAAS_BASE_URL`, else `http://localhost:8080`. */
+  readonly baseUrl?: string | undefined;
+  /** The longest time in milliseconds until an answer is whole, for all calls; derived from each call's `timeoutMs` when not given. */
+  readonly httpTimeoutMs?: number | undefined;
+  /** How often a call that is safe to repeat is tried again. */
+  readonly retry?: RetryPolicy | undefined;
+  /** Sent with every request. */
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  /** Used in place of the global `fetch`, for example to go through a proxy. */
+  readonly fetch?: typeof globalThis.fetch | undefined;
+}

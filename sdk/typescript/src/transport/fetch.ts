@@ -1,0 +1,86 @@
+// The I/O of the client, over fetch: sends a `Call`, waits between attempts. Decides nothing itself.
+
+import { readAnswer } from "../core/answer.js";
+import type { Answer, Call } from "../core/call.js";
+import { type ClientConfig, httpTimeoutMs, requestHeaders } from "../core/config.js";
+import { retryWaitMs } from "../core/retry.js";
+import { TransportTimeoutError } from "../errors.js";
+import { patientDispatcher } from "./dispatcher.js";
+import { transportError } from "./failure.js";
+
+/** The longest delay setTimeout knows, in milliseconds: longer ones would fire at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** Sends calls to one gateway. */
+export class FetchTransport {
+  readonly #config: ClientConfig;
+  readonly #fetch: typeof globalThis.fetch;
+  #dispatcher: RequestInit | undefined;
+
+  constructor(config: ClientConfig, fetch: typeof globalThis.fetch | undefined) {
+    this.#config = config;
+    this.#fetch = fetch ?? globalThis.fetch;
+    if (fetch !== undefined) {
+      this.#dispatcher = {};
+    }
+  }
+
+  /** Sends a call, again where that is safe, and reads the answer. Rejects with the last attempt's failure. */
+  async send<T>(call: Call<T>): Promise<T> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return readAnswer(call, await this.#exchange(call));
+      } catch (error) {
+        const waitMs = retryWaitMs(this.#config.retry, call, error, attempt, Math.random());
+        if (waitMs === null) {
+          throw error;
+        }
+        await sleep(waitMs, call.signal);
+      }
+    }
+  }
+
+  async #exchange(call: Call<unknown>): Promise<Answer> {
+    call.signal?.throwIfAborted();
+    const url = this.#config.baseUrl + call.path;
+    const timeoutMs = httpTimeoutMs(this.#config, call);
+    const ours = new AbortController();
+    const timer = setTimeout(() => ours.abort(), Math.min(timeoutMs, LONGEST_TIMER_MS));
+    this.#dispatcher ??= patientDispatcher();
+    try {
+      const response = await this.#fetch(url, {
+        ...this.#dispatcher,
+        method: call.method,
+        headers: requestHeaders(this.#config, call),
+        body: call.body ?? null,
+        redirect: "manual",
+        signal: call.signal === undefined ? ours.signal : AbortSignal.any([ours.signal, call.signal]),
+      });
+      return { status: response.status, headers: response.headers, body: await response.text() };
+    } catch (error) {
+      call.signal?.throwIfAborted();
+      if (ours.signal.aborted) {
+        throw new TransportTimeoutError(`no answer from ${url} within ${timeoutMs} ms`, true, { cause: error });
+      }
+      throw transportError(error, url);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** Resolves after some time, or rejects with the signal's reason. */
+function sleep(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop);
+      resolve();
+    }, milliseconds);
+    const stop = (): void => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    signal?.addEventListener("abort", stop, { once: true });
+  });
+}

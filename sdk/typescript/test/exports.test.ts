@@ -1,0 +1,33 @@
+// The names that users import: taking one away is a breaking change.
+
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import * as sdk from "../src/index.js";
+
+test("the package exports exactly these values", () => {
+  expect(Object.keys(sdk).sort()).toEqual(
+    `APIError ConflictError ConnectFailedError ConnectionLostError ExecuteResult ExecutionTimeoutError FaaSClient
+     FaaSError ForbiddenError GoneError ImageUnavailableError InsufficientStorageError InternalError
+     InvalidRequestError MethodNotAllowedError NotFoundError OverloadedError PayloadTooLargeError QuotaExceededError
+     RangeNotSatisfiableError RateLimitedError RequestTimeoutError ResponseFormatError RuntimeUnavailableError
+     SandboxLostError TransportError TransportTimeoutError UnauthorizedError UnsupportedError
+     UnsupportedMediaTypeError VERSION`
+      .split(/\s+/)
+      .sort(),
+  );
+});
+
+test("the client has these verbs", () => {
+  expect(Object.getOwnPropertyNames(sdk.FaaSClient.prototype).sort()).toEqual([
+    "capabilities",
+    "constructor",
+    "execute",
+    "health",
+    "version",
+  ]);
+});
+
+test("the version is that of the package", () => {
+  const manifest = JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8"));
+  expect(sdk.VERSION).toBe(manifest.version);
+});
