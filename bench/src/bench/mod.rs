@@ -1,0 +1,38 @@
+//! The benches themselves: one file for each.
+
+pub(crate) mod cold;
+pub(crate) mod gateway;
+pub(crate) mod growth;
+pub(crate) mod memory;
+
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::TempDir;
+
+use crate::error::BenchError;
+use crate::gateway::Gateway;
+
+/// A directory for one bench that mapped users of a peer can traverse; removed at the end.
+fn scratch() -> Result<TempDir, BenchError> {
+    let directory = tempfile::Builder::new()
+        .prefix("faas-bench-")
+        .tempdir()
+        .map_err(BenchError::io("temporary directory"))?;
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o711))
+        .map_err(BenchError::io(directory.path()))?;
+    Ok(directory)
+}
+
+/// What the names of all things of this run hold: the directory, the gateway's own mark, and the peers'.
+fn marks(scratch: &TempDir, gateway: &Gateway) -> Vec<String> {
+    let mut marks = vec![scratch.path().to_string_lossy().into_owned(), peer_name("")];
+    if let Ok(id) = std::fs::read_to_string(gateway.data_dir.join("gateway-id")) {
+        marks.push(format!("faas-{}", id.trim()));
+    }
+    marks
+}
+
+/// The name of something of a peer's on this machine.
+fn peer_name(what: &str) -> String {
+    format!("faasbench-{}-{what}", std::process::id())
+}
