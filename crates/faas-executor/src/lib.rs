@@ -3,12 +3,16 @@
 //! [`Engine`] is what a caller uses; [`sandbox::SandboxExecutor`] is the seam behind which the backends stand;
 //! everything that happens inside a sandbox goes through [`guest::AgentConnection`], the same on every backend.
 
+mod agent_binary;
+mod data_dir;
 pub mod engine;
 pub mod error;
 pub mod guest;
 #[cfg(all(target_os = "linux", feature = "native"))]
 pub mod native;
+pub mod platform;
 pub mod sandbox;
 
+pub use agent_binary::{agent_binary, agent_digest};
 pub use engine::{Engine, EngineConfig, ExecuteSpec, ExecutionOutcome, InputFile};
 pub use error::{EngineError, StartError};

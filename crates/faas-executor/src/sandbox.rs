@@ -123,13 +123,9 @@ pub struct SandboxHandle {
 /// The part of a [`SandboxHandle`] that only its backend reads.
 #[derive(Debug)]
 pub enum BackendHandle {
-    /// A native sandbox: the launcher's slot that holds it.
-    Native {
-        /// The slot's number.
-        slot: u32,
-        /// The count of OOM kills in the slot's cgroup when the sandbox was made.
-        oom_kills_before: u64,
-    },
+    /// A native sandbox.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    Native(crate::native::NativeHandle),
 }
 
 /// What a backend does. Few and small: everything inside a sandbox is the guest agent's.

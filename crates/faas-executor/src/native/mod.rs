@@ -2,8 +2,17 @@
 //! No daemon, no image but `host` is needed.
 
 mod cgroup;
+mod connect;
+mod disk;
+mod executor;
 mod host_image;
 pub mod launcher;
+mod launcher_process;
 mod layout;
 mod seccomp;
+mod slots;
+mod socket;
 mod sys;
+
+pub use executor::{NativeExecutor, NativeHandle};
+pub(crate) use executor::{NativeConfig, NativeStartError, image_env};

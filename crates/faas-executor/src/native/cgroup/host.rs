@@ -16,8 +16,8 @@ use super::{Hierarchy, V1, V2, Version};
 pub(crate) struct CgroupHost {
     /// Whether the controllers are those of v2.
     v2: bool,
-    /// The gateway's directory in each hierarchy.
-    roots: BTreeMap<Hierarchy, OwnedFd>,
+    /// The gateway's directory in each hierarchy: where it was made, and open.
+    roots: BTreeMap<Hierarchy, (PathBuf, OwnedFd)>,
 }
 
 /// Why cgroups cannot be used.
@@ -86,10 +86,11 @@ impl CgroupHost {
         }
         let mut roots = BTreeMap::new();
         for (hierarchy, root) in wanted {
-            roots.insert(hierarchy, make_and_open(rustix::fs::CWD, &root).map_err(at(&root))?);
+            let fd = make_and_open(rustix::fs::CWD, &root).map_err(at(&root))?;
             if v2 {
                 enable_controllers(&root)?;
             }
+            roots.insert(hierarchy, (root, fd));
         }
         Ok(Self { v2, roots })
     }
@@ -112,14 +113,22 @@ impl CgroupHost {
     pub(super) fn make_slot_dirs(&self, slot: u32) -> io::Result<Vec<(Hierarchy, OwnedFd)>> {
         self.roots
             .iter()
-            .map(|(hierarchy, root)| Ok((*hierarchy, make_and_open(root, Path::new(&slot_name(slot)))?)))
+            .map(|(hierarchy, (_, root))| Ok((*hierarchy, make_and_open(root, Path::new(&slot_name(slot)))?)))
+            .collect()
+    }
+
+    /// Opens the directories of slot `slot`, which exist.
+    pub(super) fn open_slot_dirs(&self, slot: u32) -> io::Result<Vec<(Hierarchy, OwnedFd)>> {
+        self.roots
+            .iter()
+            .map(|(hierarchy, (_, root))| Ok((*hierarchy, open_dir(root, Path::new(&slot_name(slot)))?)))
             .collect()
     }
 
     /// The numbers of the slots that have a directory in any hierarchy.
     pub(crate) fn slots(&self) -> io::Result<Vec<u32>> {
         let mut slots = Vec::new();
-        for root in self.roots.values() {
+        for (_, root) in self.roots.values() {
             let dir = rustix::fs::openat(root, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
             for entry in rustix::fs::Dir::read_from(dir)? {
                 let entry = entry?;
@@ -136,13 +145,19 @@ impl CgroupHost {
     ///
     /// Only for a slot whose parked process is gone or shall go: it is killed too.
     pub(crate) fn destroy_slot(&self, slot: u32) -> io::Result<()> {
-        self.roots.values().try_for_each(|root| destroy_dir(root.as_fd(), &slot_name(slot)))
+        self.roots.values().try_for_each(|(_, root)| destroy_dir(root.as_fd(), &slot_name(slot)))
     }
 
-    /// The PIDs of slot `slot` in the first hierarchy.
-    pub(crate) fn pids(&self, slot: u32) -> io::Result<Vec<Pid>> {
-        let Some(root) = self.roots.values().next() else { return Ok(Vec::new()) };
-        pids_in(root.as_fd(), &slot_name(slot))
+    /// Removes the gateway's own directories, which must hold no slot any more. For the process that made them where
+    /// it still sees them.
+    pub(crate) fn remove_roots(&self) -> io::Result<()> {
+        for (path, _) in self.roots.values() {
+            match std::fs::remove_dir(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -155,6 +170,10 @@ fn make_and_open(at: impl AsFd, dir: &Path) -> io::Result<OwnedFd> {
         Err(error) if error != Errno::EXIST => return Err(error.into()),
         _ => {}
     }
+    open_dir(at, dir)
+}
+
+fn open_dir(at: impl AsFd, dir: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(at, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
@@ -269,6 +288,11 @@ mod tests {
             assert!(dir.join(hierarchy).join("faas-x").is_dir(), "{hierarchy}");
         }
         assert_eq!(host.slots().unwrap(), Vec::<u32>::new());
+        host.make_slot_dirs(3).unwrap();
+        assert_eq!(host.slots().unwrap(), [3]);
+        host.destroy_slot(3).unwrap();
+        host.remove_roots().unwrap();
+        assert!(!dir.join("memory/faas-x").exists());
         std::fs::remove_dir_all(dir).unwrap();
     }
 

@@ -29,6 +29,11 @@ impl SlotCgroup {
         Ok(Self { dirs: host.make_slot_dirs(slot)?, version: host.version() })
     }
 
+    /// Opens a slot's directories, which exist.
+    pub(crate) fn open(host: &CgroupHost, slot: u32) -> io::Result<Self> {
+        Ok(Self { dirs: host.open_slot_dirs(slot)?, version: host.version() })
+    }
+
     /// Moves the calling process into all of them. Slow: each move waits for an RCU grace period.
     pub(crate) fn enter(&self) -> Result<(), CgroupFileError> {
         self.dirs.iter().try_for_each(|(hierarchy, _)| self.write(*hierarchy, "cgroup.procs", "0"))
@@ -49,7 +54,7 @@ impl SlotCgroup {
     pub(crate) fn oom_kills(&self) -> Result<u64, CgroupFileError> {
         let (hierarchy, file) = self.version.oom_counter();
         let mut text = String::new();
-        self.open(hierarchy, file, OFlags::RDONLY)
+        self.file(hierarchy, file, OFlags::RDONLY)
             .and_then(|mut file| file.read_to_string(&mut text))
             .map_err(|source| CgroupFileError { hierarchy, file, source })?;
         parse_oom_kills(&text).ok_or(CgroupFileError {
@@ -60,12 +65,12 @@ impl SlotCgroup {
     }
 
     fn write(&self, hierarchy: Hierarchy, file: &'static str, value: &str) -> Result<(), CgroupFileError> {
-        self.open(hierarchy, file, OFlags::WRONLY)
+        self.file(hierarchy, file, OFlags::WRONLY)
             .and_then(|mut file| file.write_all(value.as_bytes()))
             .map_err(|source| CgroupFileError { hierarchy, file, source })
     }
 
-    fn open(&self, hierarchy: Hierarchy, file: &str, flags: OFlags) -> io::Result<std::fs::File> {
+    fn file(&self, hierarchy: Hierarchy, file: &str, flags: OFlags) -> io::Result<std::fs::File> {
         let dir = self
             .dirs
             .iter()

@@ -182,30 +182,37 @@ fn mount_root(order: &SandboxOrder, disk: Option<OwnedFd>, trees: &[HostTree]) -
 fn mask() -> Result<(), Failure> {
     for path in MASKED {
         let target = format!("{ROOT}{path}");
-        let cover = match fs::symlink_metadata(&target) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+        match fs::symlink_metadata(&target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => match other.step(format!("look at {path}"))?.is_dir() {
-                true => "/empty",
-                false => "/dev/null",
+                true => cover("/empty", path)?,
+                false => rustix::mount::mount_bind("/dev/null", &target).step(format!("mask {path}"))?,
             },
-        };
-        rustix::mount::mount_bind(cover, &target).step(format!("mask {path}"))?;
+        }
     }
     for path in READ_ONLY {
-        let target = format!("{ROOT}{path}");
-        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let tree = match rustix::mount::open_tree(rustix::fs::CWD, &target, clone) {
-            Err(rustix::io::Errno::NOENT) => continue,
-            other => other.step(format!("clone {path}"))?,
-        };
-        let mut attr = read_only();
-        attr.attr_set |= libc::MOUNT_ATTR_NOEXEC;
-        attr.propagation = 0;
-        sys::mount_setattr(&tree, false, &attr).step(format!("make {path} read-only"))?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(&tree, "", rustix::fs::CWD, &target, flags).step(format!("cover {path}"))?;
+        match fs::symlink_metadata(format!("{ROOT}{path}")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => {
+                other.step(format!("look at {path}"))?;
+                cover(&format!("{ROOT}{path}"), path)?;
+            }
+        }
     }
     Ok(())
+}
+
+/// Lays `source`, read-only, over `path` of the new root.
+fn cover(source: &str, path: &str) -> Result<(), Failure> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = rustix::mount::open_tree(rustix::fs::CWD, source, clone).step(format!("clone {source}"))?;
+    let mut attr = read_only();
+    attr.attr_set |= libc::MOUNT_ATTR_NOEXEC;
+    attr.propagation = 0;
+    sys::mount_setattr(&tree, false, &attr).step(format!("make {source} read-only"))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(&tree, "", rustix::fs::CWD, format!("{ROOT}{path}"), flags)
+        .step(format!("cover {path}"))
 }
 
 fn limit_resources() -> Result<(), Failure> {

@@ -21,7 +21,6 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, WaitOptions};
 
 use super::cgroup::{CgroupHost, SlotCgroup};
-use super::layout;
 use super::seccomp;
 use super::sys::{self, Fork};
 use message::{LauncherCommand, LauncherEvent, SlotReply, receive, send};
@@ -178,9 +177,4 @@ impl Launcher {
         let left = self.cgroups.destroy_slot(slot).err().map(|error| error.to_string());
         send(self.server.as_fd(), &LauncherEvent::SlotGone { slot, left }, &[])
     }
-}
-
-/// The name of the gateway's cgroups.
-pub(in crate::native) fn mark(gateway_id: &str) -> String {
-    layout::mark(gateway_id)
 }

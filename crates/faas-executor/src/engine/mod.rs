@@ -3,14 +3,24 @@
 //! It knows no HTTP and no backend's inside. An execution whose future is dropped is cancelled: its sandbox is
 //! destroyed in the background.
 
+mod backend;
+mod execute;
+mod permits;
+
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use faas_guest_protocol::{ExitReport, Program};
 use faas_types::{Capabilities, ExecutionId, Network, RequestId, Runtime, RuntimeChoice, Timings};
+use tokio_util::task::TaskTracker;
 
+use crate::data_dir::DataDir;
 use crate::error::{EngineError, StartError};
+use crate::platform::host;
 use crate::sandbox::Limits;
+use backend::Backends;
+use permits::Permits;
 
 /// How the engine is set up.
 #[derive(Clone, Debug)]
@@ -100,10 +110,21 @@ pub struct ExecutionOutcome {
     pub timings: Timings,
 }
 
-/// The engine. Cheap to share behind an `Arc`.
-#[derive(Debug)]
+/// The engine. Cheap to clone: all clones are one engine.
+#[derive(Clone, Debug)]
 pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     config: EngineConfig,
+    backends: Backends,
+    permits: Permits,
+    /// Sandboxes that are being destroyed.
+    background: TaskTracker,
+    /// Held until everything else is gone.
+    _data_dir: DataDir,
 }
 
 impl Engine {
@@ -114,37 +135,49 @@ impl Engine {
     /// [`StartError`] when the data directory cannot be used or a configured backend cannot start. A backend that is
     /// merely not there is no error: [`Engine::capabilities`] says so.
     pub async fn start(config: EngineConfig) -> Result<Self, StartError> {
-        Ok(Self { config })
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let backends = Backends::start(&data_dir, &config).await?;
+        let permits = Permits::new(config.max_concurrent, config.max_queued);
+        Ok(Self {
+            inner: Arc::new(Inner { config, backends, permits, background: TaskTracker::new(), _data_dir: data_dir }),
+        })
     }
 
     /// Runs one program in a fresh sandbox and returns when it has ended. The sandbox is destroyed afterwards, off
-    /// the caller's path.
+    /// the caller's path; so it is when the future is dropped.
     ///
     /// # Errors
     /// [`EngineError`]; a program that fails is no error.
     pub async fn execute(&self, spec: ExecuteSpec) -> Result<ExecutionOutcome, EngineError> {
-        drop(spec);
-        Err(EngineError::NoRuntime { reasons: "none is built in".to_owned() })
+        execute::execute(&self.inner, spec).await
     }
 
     /// What every runtime can do here.
     pub async fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            default_runtime: None,
-            default_image: self.config.default_image.clone(),
-            runtimes: std::collections::BTreeMap::new(),
-        }
+        let runtimes = self.inner.backends.capabilities().await;
+        let default_runtime = match self.inner.config.default_runtime {
+            RuntimeChoice::Auto => Runtime::ALL.into_iter().find(|runtime| runtimes[runtime].available),
+            named => backend::named(named).filter(|runtime| runtimes[runtime].available),
+        };
+        Capabilities { default_runtime, default_image: self.inner.config.default_image.clone(), runtimes }
     }
 
     /// The largest limits a sandbox can be given here: the host's memory, cores and PIDs.
     #[must_use]
     pub fn host_limits(&self) -> Limits {
-        Limits { memory_bytes: 0, cpu_millicores: 0, pids: 0, disk_bytes: None }
+        host::limits()
     }
 
     /// Takes no new executions, waits until the running ones have ended and everything made for them is gone, or
     /// until `grace` is over and then ends them. Returns when nothing is left.
     pub async fn shutdown(&self, grace: Duration) {
-        let _ = grace;
+        self.inner.permits.close();
+        self.inner.background.close();
+        if tokio::time::timeout(grace, self.inner.permits.all_returned()).await.is_err() {
+            tracing::warn!(?grace, "executions are still running after the grace period; they are ended");
+        }
+        // Ends every sandbox, with whatever runs in it.
+        self.inner.backends.stop().await;
+        self.inner.background.wait().await;
     }
 }

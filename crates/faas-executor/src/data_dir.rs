@@ -1,0 +1,98 @@
+//! The data directory: one gateway's, locked, with the id that marks everything the gateway makes on the host.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use faas_types::GatewayId;
+use rustix::fs::FlockOperation;
+
+use crate::error::StartError;
+
+/// A data directory that is this process's alone for as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    gateway_id: GatewayId,
+    _lock: File,
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> StartError + '_ {
+    move |source| StartError::Io { path: path.to_owned(), source }
+}
+
+impl DataDir {
+    /// Makes the directory where it is missing, locks it and reads the gateway's id, making one the first time.
+    pub(crate) fn open(path: &Path) -> Result<Self, StartError> {
+        DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(at(path))?;
+        let path = path.canonicalize().map_err(at(path))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(at(&lock_path))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StartError::InUse { path }),
+            other => other.map_err(|error| at(&lock_path)(error.into()))?,
+        }
+        let gateway_id = gateway_id(&path.join("gateway-id"))?;
+        Ok(Self { path, gateway_id, _lock: lock })
+    }
+
+    /// The mark on the gateway's host resources.
+    pub(crate) fn gateway_id(&self) -> &GatewayId {
+        &self.gateway_id
+    }
+
+    /// A directory of its own below the data directory, for root alone; made where it is missing.
+    pub(crate) fn private(&self, name: &str) -> Result<PathBuf, StartError> {
+        let path = self.path.join(name);
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(at(&path))?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(at(&path))?;
+        Ok(path)
+    }
+}
+
+/// Reads the id, or makes one: short enough for the name of a cgroup, random enough to be nobody else's.
+fn gateway_id(path: &Path) -> Result<GatewayId, StartError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let id = text.trim();
+            if !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric()) {
+                return Ok(GatewayId(id.to_owned()));
+            }
+            Err(at(path)(io::Error::new(io::ErrorKind::InvalidData, "it holds no gateway id")))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // The last digits of a version 7 UUID are random; the first are the time.
+            let id = uuid::Uuid::now_v7().simple().to_string()[16..].to_owned();
+            let new = path.with_extension("new");
+            std::fs::write(&new, format!("{id}\n")).map_err(at(&new))?;
+            std::fs::rename(&new, path).map_err(at(path))?;
+            Ok(GatewayId(id))
+        }
+        Err(error) => Err(at(path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DataDir;
+    use crate::error::StartError;
+
+    #[test]
+    fn a_second_gateway_is_refused_and_the_id_stays() {
+        let dir = std::env::temp_dir().join(format!("data-dir-{}", uuid::Uuid::now_v7().simple()));
+        let first = DataDir::open(&dir).unwrap();
+        let id = first.gateway_id().clone();
+        assert!(matches!(DataDir::open(&dir), Err(StartError::InUse { .. })));
+        drop(first);
+        assert_eq!(DataDir::open(&dir).unwrap().gateway_id(), &id);
+        std::fs::write(dir.join("gateway-id"), "../x\n").unwrap();
+        assert!(matches!(DataDir::open(&dir), Err(StartError::Io { .. })));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

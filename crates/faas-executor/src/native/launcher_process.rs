@@ -1,0 +1,132 @@
+//! The server's side of the launcher: starts it, asks it for slots, learns which are gone.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use tokio::process::Child;
+use tokio::sync::mpsc;
+
+use super::launcher::message::{LauncherCommand, LauncherEvent, LauncherSetup};
+use super::launcher::{self, Failure};
+use super::socket::Socket;
+
+/// What the launcher is started with.
+#[derive(Clone, Debug)]
+pub(super) struct LauncherConfig {
+    pub(super) exe: PathBuf,
+    pub(super) setup: LauncherSetup,
+}
+
+/// What becomes known of the launcher while it runs.
+#[derive(Debug)]
+pub(super) enum Notice {
+    /// A slot's process, its sandbox and its cgroups are gone.
+    SlotGone { slot: u32 },
+    /// The launcher is gone. Its slots live on until their sockets close.
+    LauncherGone,
+}
+
+/// Why the launcher cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LauncherError {
+    #[error("cannot start the launcher {}: {source}", exe.display())]
+    Start { exe: PathBuf, source: io::Error },
+    #[error("the launcher ended while it was set up")]
+    Ended,
+    #[error("cannot set up the launcher: {0}")]
+    SetUp(#[from] Failure),
+    #[error("cannot talk to the launcher: {0}")]
+    Talk(#[from] io::Error),
+}
+
+/// A running launcher. It ends when this is dropped and everything in its slots with it.
+#[derive(Debug)]
+pub(super) struct LauncherProcess {
+    socket: Arc<Socket>,
+    /// Resolves when the process is gone and reaped.
+    gone: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl LauncherProcess {
+    /// Starts it and waits until it is set up.
+    pub(super) async fn start(
+        config: &LauncherConfig,
+        notices: mpsc::UnboundedSender<Notice>,
+    ) -> Result<Self, LauncherError> {
+        let (socket, there) = Socket::pair()?;
+        let child = tokio::process::Command::new(&config.exe)
+            .arg(launcher::ARGUMENT)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(there))
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|source| LauncherError::Start { exe: config.exe.clone(), source })?;
+        socket.send(&LauncherCommand::SetUp(config.setup.clone()), &[]).await?;
+        match socket.receive::<LauncherEvent>().await? {
+            Some((LauncherEvent::Ready, _)) => {}
+            Some((LauncherEvent::Failed(failure), _)) => return Err(failure.into()),
+            Some((LauncherEvent::SlotGone { .. }, _)) | None => return Err(LauncherError::Ended),
+        }
+        let socket = Arc::new(socket);
+        let gone = tokio::spawn(watch(Arc::clone(&socket), child, notices));
+        Ok(Self { socket, gone: Some(gone) })
+    }
+
+    /// Asks for slot `slot`, which will answer over the other end of `slot_socket`.
+    pub(super) async fn make_slot(&self, slot: u32, slot_socket: OwnedFd) -> Result<(), LauncherError> {
+        Ok(self.socket.send(&LauncherCommand::MakeSlot { slot }, &[slot_socket.as_fd()]).await?)
+    }
+
+    /// Ends it and waits until it has cleared up and is gone.
+    pub(super) async fn stop(mut self) {
+        let gone = self.gone.take();
+        drop(self);
+        if let Some(gone) = gone
+            && let Err(error) = gone.await
+        {
+            tracing::error!(%error, "the launcher's watcher failed");
+        }
+    }
+}
+
+impl Drop for LauncherProcess {
+    fn drop(&mut self) {
+        // The launcher takes the end of the stream as the end of the server. It fails only where there is no launcher
+        // any more.
+        if let Err(error) = self.socket.end() {
+            tracing::debug!(%error, "the launcher is gone already");
+        }
+    }
+}
+
+async fn watch(socket: Arc<Socket>, mut child: Child, notices: mpsc::UnboundedSender<Notice>) {
+    // A receiver that is gone belongs to an executor that is gone: nobody is left to be told.
+    let tell = |notice| match notices.send(notice) {
+        Ok(()) | Err(_) => {}
+    };
+    loop {
+        match socket.receive::<LauncherEvent>().await {
+            Ok(Some((LauncherEvent::SlotGone { slot, left }, _))) => {
+                if let Some(left) = left {
+                    tracing::error!(slot, left, "a slot's cgroups could not be removed");
+                }
+                tell(Notice::SlotGone { slot });
+            }
+            Ok(Some((event, _))) => tracing::error!(?event, "the launcher said something out of order"),
+            Ok(None) => break,
+            Err(error) => {
+                tracing::error!(%error, "cannot read from the launcher");
+                break;
+            }
+        }
+    }
+    match child.wait().await {
+        Ok(status) => tracing::debug!(%status, "launcher ended"),
+        Err(error) => tracing::error!(%error, "cannot wait for the launcher"),
+    }
+    tell(Notice::LauncherGone);
+}

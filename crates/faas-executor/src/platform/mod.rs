@@ -1,0 +1,3 @@
+//! What the host is, apart from any backend.
+
+pub mod host;
