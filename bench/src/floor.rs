@@ -221,3 +221,22 @@ unsafe fn child(prepared: &Prepared, floor: Floor, gate: Option<(c_int, c_int)>)
         libc::_exit(127)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use faas_test_support::needs;
+
+    use super::{Floor, run};
+
+    #[test]
+    fn every_floor_can_be_reached_and_leaves_no_cgroup() {
+        needs!(Root, Cgroup1);
+        let scratch = tempfile::tempdir().unwrap();
+        for floor in [Floor::Namespaces, Floor::Overlay, Floor::CgroupV1] {
+            run(floor, scratch.path()).unwrap();
+        }
+        let name = format!("faas-bench-{}", std::process::id());
+        let memory = crate::cgroup::own_directory(crate::cgroup::Version::V1, "memory").unwrap();
+        assert!(!memory.join(name).exists());
+    }
+}

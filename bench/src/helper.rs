@@ -62,7 +62,8 @@ fn carry_out(order: &Order) -> Result<u64, String> {
     }
 }
 
-fn spawn(argv: &[String], stdout: Option<&str>) -> Result<u64, String> {
+/// Starts a program and waits until it has ended with 0; its time in nanoseconds.
+pub(crate) fn spawn(argv: &[String], stdout: Option<&str>) -> Result<u64, String> {
     let mut command = Command::new(&argv[0]);
     command.args(&argv[1..]).stdin(Stdio::null()).stderr(Stdio::null());
     let begin = Instant::now();

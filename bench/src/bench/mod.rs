@@ -13,7 +13,7 @@ use crate::error::BenchError;
 use crate::gateway::Gateway;
 
 /// A directory for one bench that mapped users of a peer can traverse; removed at the end.
-fn scratch() -> Result<TempDir, BenchError> {
+pub(crate) fn scratch() -> Result<TempDir, BenchError> {
     let directory = tempfile::Builder::new()
         .prefix("faas-bench-")
         .tempdir()
@@ -33,6 +33,6 @@ fn marks(scratch: &TempDir, gateway: &Gateway) -> Vec<String> {
 }
 
 /// The name of something of a peer's on this machine.
-fn peer_name(what: &str) -> String {
+pub(crate) fn peer_name(what: &str) -> String {
     format!("faasbench-{}-{what}", std::process::id())
 }

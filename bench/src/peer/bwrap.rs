@@ -11,3 +11,15 @@ pub(crate) fn argv(command: &[&str]) -> Result<Vec<String>, String> {
     let options = std::iter::once("bwrap").chain(options.split_whitespace());
     Ok(options.chain(command.iter().copied()).map(str::to_owned).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use faas_test_support::needs;
+
+    #[test]
+    fn the_command_runs_with_its_words_as_they_are() {
+        needs!(Bwrap);
+        let argv = super::argv(&["echo", "a  b"]).unwrap();
+        crate::helper::spawn(&argv, Some("a  b\n")).unwrap();
+    }
+}

@@ -173,7 +173,20 @@ fn to_oci(policy: &Value) -> Option<Value> {
 mod tests {
     use serde_json::json;
 
-    use super::to_oci;
+    use faas_test_support::needs;
+
+    use super::{argv, to_oci};
+    use crate::helper::spawn;
+
+    #[test]
+    fn a_bundle_runs_its_command_and_leaves_no_state() {
+        needs!(Root, Runc, Cgroup1);
+        let scratch = crate::bench::scratch().unwrap();
+        let name = crate::bench::peer_name("runc-test");
+        let argv = argv(scratch.path(), &name, &["echo", "hello"], false).unwrap().unwrap();
+        spawn(&argv, Some("hello\n")).unwrap();
+        assert_eq!(std::fs::read_dir(scratch.path().join("state")).unwrap().count(), 0);
+    }
 
     #[test]
     fn rules_for_other_machines_and_capabilities_are_left_out() {
