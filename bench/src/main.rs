@@ -78,6 +78,9 @@ struct RunArgs {
     /// Executions of the bench `growth`.
     #[arg(long, default_value_t = 10_000)]
     executions: usize,
+    /// Runs the bench `growth` for so long instead, in seconds.
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Leaves the named variants out.
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,

@@ -1,6 +1,8 @@
 //! Bench `growth`: what the server and the machine hold before and after many executions. More than a bound fails.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use super::{cold, marks, scratch};
 use crate::RunArgs;
@@ -56,17 +58,20 @@ pub(crate) fn run(args: &RunArgs) -> Result<bool, BenchError> {
     let gateway = Gateway::start(&args.server, scratch.path())?;
     let marks = marks(&scratch, &gateway);
     cold::warm_up(&gateway)?;
-    execute(gateway.address, WARM_UP)?;
-    crate::schedule::sleep(std::time::Duration::from_secs(1));
+    execute(gateway.address, WARM_UP, None)?;
+    crate::schedule::sleep(Duration::from_secs(1));
     let baseline = Baseline::take(&gateway)?;
     let before = count(&gateway)?;
-    let begin = std::time::Instant::now();
-    execute(gateway.address, args.executions)?;
+    let begin = Instant::now();
+    let executed = match args.seconds {
+        Some(seconds) => execute(gateway.address, usize::MAX, Some(begin + Duration::from_secs(seconds)))?,
+        None => execute(gateway.address, args.executions, None)?,
+    };
     let seconds = begin.elapsed().as_secs_f64();
     report.leftover.extend(baseline.compare(&gateway)?);
     let after = count(&gateway)?;
-    report.figure("executions", args.executions as f64, "executions", false);
-    report.figure("executions per second, 8 at once", args.executions as f64 / seconds, "1/s", false);
+    report.figure("executions", executed as f64, "executions", false);
+    report.figure("executions per second, 8 at once", executed as f64 / seconds, "1/s", false);
     for (((name, bound), before), after) in BOUNDS.iter().zip(before).zip(after) {
         report.figure(&format!("{name}, after warm-up"), before, "", true);
         report.figure(&format!("{name}, at the end"), after, "", true);
@@ -79,30 +84,35 @@ pub(crate) fn run(args: &RunArgs) -> Result<bool, BenchError> {
     report.finish(&args.results)
 }
 
-/// Runs `true` so many times, [`WORKERS`] at once; each must have exited with 0.
-fn execute(address: SocketAddr, total: usize) -> Result<(), BenchError> {
+/// Runs `true` up to `total` times or until `end`, [`WORKERS`] at once; each must have exited with 0. Returns how many.
+fn execute(address: SocketAddr, total: usize, end: Option<Instant>) -> Result<usize, BenchError> {
+    let begun = AtomicUsize::new(0);
+    let another =
+        || end.is_none_or(|end| Instant::now() < end) && begun.fetch_add(1, Ordering::Relaxed) < total;
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..WORKERS)
-            .map(|worker| {
-                let share = total / WORKERS + usize::from(worker < total % WORKERS);
-                scope.spawn(move || -> Result<(), BenchError> {
+            .map(|_| {
+                scope.spawn(|| -> Result<usize, BenchError> {
                     let mut connection = Connection::open(address)?;
                     let request =
                         connection.request("POST", "/api/v1/execute", Some(r#"{"command":["true"]}"#));
-                    for _ in 0..share {
+                    let mut done = 0;
+                    while another() {
                         let answer = connection.send(&request)?;
                         let text = String::from_utf8_lossy(&answer.body);
                         if answer.status != 200 || !text.contains(r#""exit_code":0"#) {
                             return Err(BenchError::Answer(format!("status {}: {text}", answer.status)));
                         }
+                        done += 1;
                     }
-                    Ok(())
+                    Ok(done)
                 })
             })
             .collect();
+        let mut done = 0;
         for worker in workers {
-            worker.join().map_err(|_| BenchError::Answer("a worker died".to_owned()))??;
+            done += worker.join().map_err(|_| BenchError::Answer("a worker died".to_owned()))??;
         }
-        Ok(())
+        Ok(done)
     })
 }

@@ -1,0 +1,287 @@
+#!/usr/bin/env bash
+# Runs every check of this repository: formatting, lints, tests of all languages, a started server under them, and at
+# the end a look for anything left behind. Installs what is missing. Needs root (sandboxes with limits need it).
+set -euo pipefail
+cd "$(dirname "$0")"
+top=$PWD
+
+usage() {
+  cat <<'TEXT'
+Usage: ./run-tests.sh [--long] [--only STEP]... [--list] [--help]
+
+  --long       the long forms: 300 s of soak, 60 s for each fuzz target, 10,000 executions under ab
+  --only STEP  this step alone (may be given again); `provision` and what a step stands on run first
+  --list       the steps, one a line
+
+Environment:
+  FAAS_CACHE_DIR     where builds and packages are kept (default: $XDG_CACHE_HOME/faas-tests or ~/.cache/faas-tests)
+  CARGO_TARGET_DIR   where cargo builds (default: target in the cache directory)
+  FAAS_SOAK_SECONDS  how long the server is kept under load (30)
+  FAAS_FUZZ_SECONDS  how long each fuzz target runs (10)
+  FAAS_FAIL_ON_SKIP  0: a skipped test is shown and no failure (1)
+
+A test may be skipped only for want of a capability in tests/not-on-ci.txt.
+TEXT
+}
+
+# name, whether it needs a running server, what it does
+steps=(
+  'fmt        -       formatting of the Rust code'
+  'clippy     -       lints of the Rust code, warnings are errors'
+  'scripts    -       syntax of the shell scripts, format of the Python ones'
+  'nextest    -       Rust tests, the attack suite among them'
+  'doctest    -       examples in the Rust documentation'
+  'features   -       faas-executor without its default features compiles'
+  'deny       -       licences, banned crates, sources'
+  'release    -       the server in release'
+  'python     server  Python SDK: ruff, mypy, pytest, live tests too'
+  'typescript server  TypeScript SDK: lint, build, vitest, live tests too'
+  'e2e        -       end-to-end tests through the Python SDK'
+  'smoke      server  test-gateway.py'
+  'docs       server  the examples of the documents, as they stand'
+  'ab         server  Apache Bench as in docs/load-testing.md'
+  'stop       -       the server ends cleanly on SIGTERM'
+  'fuzz       -       a short run of each fuzz target'
+  'soak       -       the server under load: no failed answer, no growth, nothing left'
+  'leaks      -       nothing of all this is left on the machine'
+)
+
+only=()
+long=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --long) long=1 ;;
+    --only) only+=("${2:?--only needs a step}"); shift ;;
+    --list) printf '%s\n' "${steps[@]}"; exit 0 ;;
+    --help | -h) usage; exit 0 ;;
+    *) usage >&2; exit 64 ;;
+  esac
+  shift
+done
+for name in ${only[@]+"${only[@]}"}; do
+  printf '%s\n' "${steps[@]}" | grep -q "^$name " || { echo "no step $name; see --list" >&2; exit 64; }
+done
+
+if [ "$(id -u)" != 0 ]; then
+  echo "run-tests.sh needs root: sandboxes with enforced limits can be made by nobody else on this kind of host" >&2
+  exit 1
+fi
+
+cache=${FAAS_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/faas-tests}
+mkdir -p "$cache"
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+venv=$cache/venv
+# Short, because paths of Unix sockets are; open to be traversed, because sandboxes have other users.
+work=$(mktemp -d /tmp/faas-tests.XXXXXX)
+chmod 711 "$work"
+mkdir -m 1777 "$work/tmp"
+mkdir "$work/log"
+export TMPDIR=$work/tmp
+export PATH=$venv/bin:$PATH
+export FAAS_SERVER=$CARGO_TARGET_DIR/release/faas-gateway-server
+export FAAS_SKIP_LOG=$work/skips
+export FAAS_ALLOWED_SKIPS
+FAAS_ALLOWED_SKIPS=$(grep -v '^#' tests/not-on-ci.txt | paste -sd, -)
+[ "${FAAS_FAIL_ON_SKIP:-1}" = 0 ] && unset FAAS_FAIL_ON_SKIP || export FAAS_FAIL_ON_SKIP=1
+soak_seconds=${FAAS_SOAK_SECONDS:-$([ -n "$long" ] && echo 300 || echo 30)}
+fuzz_seconds=${FAAS_FUZZ_SECONDS:-$([ -n "$long" ] && echo 60 || echo 10)}
+[ -n "$long" ] && export FAAS_AB_REQUESTS=10000
+: >"$FAAS_SKIP_LOG"
+
+server_pid=
+step_pid=
+finish() {
+  # Only what this script started, by its pid.
+  if [ -n "$step_pid" ]; then kill -- "-$step_pid" 2>/dev/null || true; fi
+  if [ -n "$server_pid" ]; then
+    kill "$server_pid" 2>/dev/null || true
+    wait "$server_pid" 2>/dev/null || true
+  fi
+  rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# A command with a limit on its time, so that nothing hangs.
+within() { timeout --kill-after=10 "$@"; }
+
+# The server that the live steps talk to, started as a user would.
+start_server() {
+  [ -z "$server_pid" ] || return 0
+  ./start-gateway.sh --listen 127.0.0.1:0 --data-dir "$work/data" >"$work/server.out" 2>"$work/server.log" </dev/null &
+  server_pid=$!
+  local tries
+  for ((tries = 0; tries < 6000; tries++)); do
+    FAAS_BASE_URL=$(sed -n 's#^listening on \(http://.*\)$#\1#p' "$work/server.out" | head -1)
+    [ -z "$FAAS_BASE_URL" ] || break
+    kill -0 "$server_pid" 2>/dev/null || break
+    sleep 0.1
+  done
+  export FAAS_BASE_URL
+  [ -n "$FAAS_BASE_URL" ] || { echo "the server did not start:"; cat "$work/server.out" "$work/server.log"; return 1; }
+}
+
+step_fmt() { cargo fmt --all --check; }
+step_clippy() { cargo clippy --workspace --all-targets -- -D warnings; }
+
+step_scripts() {
+  local file
+  for file in run-tests.sh start-gateway.sh .ci/run bench/run bench/compare scripts/*.sh; do bash -n "$file"; done
+  "$venv/bin/ruff" check --isolated --select E,F,I,B,UP --line-length 120 --target-version py311 scripts/*.py test-gateway.py
+  "$venv/bin/ruff" format --isolated --check --line-length 120 scripts/*.py test-gateway.py
+}
+
+step_nextest() { within 1800 cargo nextest run --workspace; }
+step_doctest() { within 900 cargo test --workspace --doc --quiet; }
+step_features() { cargo check --quiet -p faas-executor --no-default-features; }
+
+step_deny() {
+  if command -v cargo-deny >/dev/null; then
+    cargo deny check licenses bans sources
+  else
+    echo "NOT RUN: cargo-deny is not installed (cargo install --locked cargo-deny); deny.toml is not checked here"
+  fi
+}
+
+step_release() { cargo build --release -p faas-gateway-server -p faas-bench; }
+
+step_python() {
+  cd "$top/sdk/python"
+  "$venv/bin/ruff" check .
+  "$venv/bin/ruff" format --check .
+  "$venv/bin/mypy"
+  within 600 "$venv/bin/python" -m pytest -q -p no:cacheprovider
+}
+
+step_typescript() {
+  cd "$top/sdk/typescript"
+  npm run --silent lint
+  npm run --silent build
+  within 600 npm test --silent
+}
+
+step_e2e() { within 1200 "$venv/bin/python" -m pytest -q -ra -p no:cacheprovider tests/e2e; }
+step_smoke() { within 300 "$venv/bin/python" ./test-gateway.py "$FAAS_BASE_URL"; }
+
+step_docs() {
+  within 600 "$venv/bin/python" scripts/doc-examples.py README.md docs/*.md docs/*/*.md sdk/*/README.md
+}
+
+step_ab() { within 300 scripts/ab.sh; }
+
+step_fuzz() { scripts/fuzz.sh "$fuzz_seconds"; }
+
+step_soak() {
+  within $((soak_seconds + 120)) "$CARGO_TARGET_DIR/release/faas-bench" run growth --seconds "$soak_seconds" \
+    --server "$FAAS_SERVER" --results "$work/results"
+}
+
+step_leaks() {
+  local tries new=
+  for ((tries = 0; tries < 20; tries++)); do
+    scripts/leaks.sh | sort >"$work/after"
+    new=$(comm -13 "$work/before" "$work/after")
+    [ -n "$new" ] || return 0
+    sleep 0.5
+  done
+  echo "left behind:"
+  echo "$new"
+  return 1
+}
+
+# Ends the server in this shell, which is its parent.
+stop_server() {
+  [ -n "$server_pid" ] || { echo "no server was started"; return 0; }
+  local code=0
+  kill -TERM "$server_pid"
+  wait "$server_pid" || code=$?
+  server_pid=
+  [ "$code" = 0 ] || { echo "the server ended with $code:"; tail -50 "$work/server.log"; return 1; }
+  echo "ended with 0"
+}
+
+passed=()
+failed=()
+verdict() {
+  if [ "$2" = 0 ]; then
+    passed+=("$1")
+    echo "-- $1: passed, $3 s"
+  else
+    failed+=("$1")
+    echo "-- $1: FAILED ($2), $3 s"
+  fi
+}
+
+# Skips that a test tool itself shows: Python's and vitest's. Ours of Rust are in FAAS_SKIP_LOG.
+foreign_skips() {
+  sed -E 's/\x1b\[[0-9;]*m//g' "$1" | grep -E '^SKIPPED \[|[|↓] .*skipped|(Tests|Test Files) .*[0-9]+ skipped' |
+    while read -r line; do
+      capability=$(sed -nE 's/^SKIPPED \[[0-9]+\] [^ ]+: ([a-z0-9-]+): .*/\1/p' <<<"$line")
+      [ -n "$capability" ] && grep -qx "$capability" tests/not-on-ci.txt || echo "$line"
+    done
+}
+
+run_step() {
+  local name=$1 server=$2 what=$3 begin=$SECONDS code=0
+  echo
+  echo "== $name: $what"
+  if [ "$server" = server ] && ! start_server; then
+    verdict "$name" 1 $((SECONDS - begin))
+    return
+  fi
+  if [ "$name" = stop ]; then
+    stop_server || code=$?
+    verdict "$name" "$code" $((SECONDS - begin))
+    return
+  fi
+  # A job of its own, in a process group of its own, so that it can be ended whole; -e holds in it.
+  set -m
+  (
+    set -euo pipefail
+    trap 'echo "-- end of $name"' EXIT
+    "step_$name"
+  ) </dev/null > >(tee "$work/log/$name") 2>&1 &
+  step_pid=$!
+  set +m
+  wait "$step_pid" || code=$?
+  step_pid=
+  # tee may still have lines to write.
+  local tries
+  for ((tries = 0; tries < 50; tries++)); do
+    ! grep -qx -- "-- end of $name" "$work/log/$name" || break
+    sleep 0.1
+  done
+  if [ "$code" = 0 ] && [ -n "${FAAS_FAIL_ON_SKIP:-}" ] && [ -n "$(foreign_skips "$work/log/$name")" ]; then
+    echo "skipped, and not for want of a capability in tests/not-on-ci.txt:"
+    foreign_skips "$work/log/$name"
+    code=1
+  fi
+  verdict "$name" "$code" $((SECONDS - begin))
+}
+
+wanted() {
+  [ ${#only[@]} -eq 0 ] && return 0
+  local name
+  for name in "${only[@]}"; do [ "$name" = "$1" ] && return 0; done
+  return 1
+}
+
+echo "== provision: what the tests need"
+scripts/provision.sh "$venv" </dev/null
+scripts/leaks.sh | sort >"$work/before"
+
+for step in "${steps[@]}"; do
+  read -r name server what <<<"$step"
+  if wanted "$name"; then run_step "$name" "$server" "$what"; fi
+done
+
+echo
+if [ -s "$FAAS_SKIP_LOG" ]; then
+  echo "skipped:"
+  sort -u "$FAAS_SKIP_LOG"
+fi
+[ ${#failed[@]} -eq 0 ] || echo "failed: ${failed[*]}"
+echo "steps: ${#passed[@]} passed, ${#failed[@]} failed; $SECONDS s"
+echo "${#passed[@]} passed, ${#failed[@]} failed"
+[ ${#failed[@]} -eq 0 ]
