@@ -1,1 +1,34 @@
-fn main(){}
+//! The static program inside every sandbox.
+//!
+//! Started as `faas-guest-agent init` it becomes three processes, by fork and without another exec, so that they share
+//! their pages: [`init`], PID 1, which reaps; [`keeper`], the root of what a checkpoint holds; [`agent`], which serves
+//! the gateway. It trusts nothing in the sandbox and needs nothing of it: no libraries, no shell, no files.
+
+mod agent;
+mod connection;
+mod execution;
+mod files;
+mod init;
+mod keeper;
+mod processes;
+mod program;
+mod spawn;
+mod sys;
+mod users;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match (args.next(), args.next()) {
+        (Some(verb), None) if verb == "init" => init::run(),
+        (Some(verb), None) if verb == "--version" => {
+            println!("faas-guest-agent {} (protocol {})", env!("CARGO_PKG_VERSION"), faas_guest_protocol::VERSION);
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("usage: faas-guest-agent init\nThe gateway starts it inside a sandbox; it is of no use elsewhere.");
+            ExitCode::from(64)
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 0..4 | length of the payload, at most [`MAX_PAYLOAD`] |
+//! | 0..4 | length of the payload, at most [`MAX_REQUEST_PAYLOAD`] or [`MAX_REPLY_PAYLOAD`] |
 //! | 4 | protocol version, [`VERSION`] |
 //! | 5 | kind, [`FrameKind`] |
 //! | 6..8 | zero; ignored when read |
@@ -20,7 +20,7 @@
 mod codec;
 mod message;
 
-pub use codec::{Decoder, Frame, FrameError, HEADER_LEN, MAX_PAYLOAD, encode, encode_into};
+pub use codec::{Decoder, Frame, FrameError, HEADER_LEN, MAX_REPLY_PAYLOAD, MAX_REQUEST_PAYLOAD, encode, encode_into};
 pub use message::{
     AgentError, AgentErrorKind, ExecFile, ExecRequest, ExecSignal, ExitReport, FrameKind, Hello, Program, Started,
     VERSION,

@@ -1,0 +1,296 @@
+//! The agent's loop: one thread, many clients, many executions.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Instant;
+
+use faas_guest_protocol::{
+    AgentError, AgentErrorKind, ExecRequest, ExecSignal, Frame, FrameKind,
+};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, Signal, WaitOptions};
+
+use crate::connection::{Closed, Connection};
+use crate::execution::{Execution, State};
+use crate::sys;
+
+/// Where the gateway finds the agent.
+const SOCKET: &str = "/.faas/run/agent.sock";
+
+/// The most executions at once: each has a process and three pipes.
+const MAX_EXECUTIONS: usize = 4096;
+
+/// The most that is read of a pipe or a socket at once; also the largest output frame.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+struct Agent {
+    listener: Option<OwnedFd>,
+    children: OwnedFd,
+    clients: BTreeMap<u64, Connection>,
+    next_client: u64,
+    executions: Vec<Execution>,
+    buffer: Vec<u8>,
+}
+
+/// What a descriptor that is polled belongs to.
+#[derive(Clone, Copy)]
+enum Source {
+    Listener,
+    Children,
+    Client(u64),
+    /// An execution by its place, and which of its outputs.
+    Output(usize, usize),
+    Stdin(usize),
+}
+
+/// Serves until the process ends.
+pub(crate) fn run(first: Option<OwnedFd>) -> ! {
+    let Ok(children) = sys::child_events() else { sys::exit(1) };
+    let mut agent = Agent {
+        listener: None,
+        children,
+        clients: BTreeMap::new(),
+        next_client: 1,
+        executions: Vec::new(),
+        buffer: Vec::with_capacity(BUFFER_BYTES),
+    };
+    if let Some(first) = first {
+        agent.greet(first);
+        // The first order is usually there already: the gateway does not wait for the greeting.
+        agent.serve_client(1);
+    }
+    agent.listener = listen();
+    loop {
+        agent.turn();
+    }
+}
+
+/// Binds the agent's socket. Without one the agent serves the connections that it has.
+fn listen() -> Option<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
+    // One that an agent before this one left.
+    match std::fs::remove_file(SOCKET) {
+        Ok(()) | Err(_) => {}
+    }
+    rustix::net::bind(&socket, &SocketAddrUnix::new(SOCKET).ok()?).ok()?;
+    rustix::net::listen(&socket, 64).ok()?;
+    Some(socket)
+}
+
+impl Agent {
+    fn turn(&mut self) {
+        let mut sources = Vec::new();
+        let ready: Vec<(Source, PollFlags)> = {
+            let mut fds = Vec::new();
+            let mut add = |source, fd, flags| {
+                sources.push(source);
+                fds.push(PollFd::from_borrowed_fd(fd, flags));
+            };
+            add(Source::Children, self.children.as_fd(), PollFlags::IN);
+            if let Some(listener) = &self.listener {
+                add(Source::Listener, listener.as_fd(), PollFlags::IN);
+            }
+            for client in self.clients.values() {
+                let mut flags = PollFlags::RDHUP;
+                if !self.is_held_back(client.id) {
+                    flags |= PollFlags::IN;
+                }
+                if client.has_output() {
+                    flags |= PollFlags::OUT;
+                }
+                add(Source::Client(client.id), client.as_fd(), flags);
+            }
+            for (place, execution) in self.executions.iter().enumerate() {
+                let State::Running(running) = &execution.state else { continue };
+                for (which, output) in running.outputs.iter().enumerate() {
+                    if let Some(pipe) = output.pipe() {
+                        add(Source::Output(place, which), pipe.as_fd(), PollFlags::IN);
+                    }
+                }
+                if let (Some(pipe), true) = (&running.stdin, running.has_pending_stdin()) {
+                    add(Source::Stdin(place), pipe.as_fd(), PollFlags::OUT);
+                }
+            }
+            match rustix::event::poll(&mut fds, self.next_deadline().as_ref()) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => return,
+                // Out of memory, at most: there may be some in a moment.
+                Err(_) => sys::sleep_ms(5),
+            }
+            let events: Vec<_> = fds.iter().map(PollFd::revents).collect();
+            sources.into_iter().zip(events).filter(|(_, flags)| !flags.is_empty()).collect()
+        };
+        // Output before ends and before new orders, so that what a program wrote is passed on in order.
+        for (source, _) in &ready {
+            match *source {
+                Source::Output(place, which) => self.read_output(place, which),
+                Source::Stdin(place) => {
+                    if let Some(Execution { state: State::Running(running), .. }) = self.executions.get_mut(place) {
+                        running.write_stdin();
+                    }
+                }
+                Source::Children | Source::Listener | Source::Client(_) => {}
+            }
+        }
+        for (source, flags) in &ready {
+            match *source {
+                Source::Children => self.reap(),
+                Source::Listener => self.accept(),
+                Source::Client(id) => {
+                    if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP) {
+                        self.serve_client(id);
+                    }
+                }
+                Source::Output(..) | Source::Stdin(_) => {}
+            }
+        }
+        let now = Instant::now();
+        for execution in &mut self.executions {
+            if let State::Running(running) = &mut execution.state {
+                running.check_deadline(now);
+            }
+        }
+        self.flush_all();
+        let before = self.executions.len();
+        self.executions.retain(|execution| !matches!(execution.state, State::Over));
+        if before > 0 && self.executions.is_empty() {
+            sys::trim_heap();
+        }
+    }
+
+    /// Whether a client's next bytes must wait: one of its programs does not read its standard input.
+    fn is_held_back(&self, client: u64) -> bool {
+        self.executions.iter().any(|execution| {
+            execution.client == client
+                && matches!(&execution.state, State::Running(running) if running.stdin_is_full())
+        })
+    }
+
+    fn next_deadline(&self) -> Option<Timespec> {
+        let deadline = self.executions.iter().filter_map(|execution| match &execution.state {
+            State::Running(running) => running.deadline,
+            State::Receiving { .. } | State::Over => None,
+        });
+        let left = deadline.min()?.saturating_duration_since(Instant::now());
+        Timespec::try_from(left).ok()
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        let Ok(socket) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC) else { return };
+        // A peer outside of this PID namespace has no PID in it. Everybody inside is refused.
+        if sys::peer_pid(&socket).is_ok_and(|pid| pid == 0) {
+            self.greet(socket);
+        }
+    }
+
+    fn greet(&mut self, socket: OwnedFd) {
+        let id = self.next_client;
+        self.next_client += 1;
+        if let Ok(mut client) = Connection::new(id, socket)
+            && client.flush().is_ok()
+        {
+            self.clients.insert(id, client);
+        }
+    }
+
+    fn serve_client(&mut self, id: u64) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        match client.read(&mut self.buffer) {
+            Ok(frames) => frames.into_iter().for_each(|frame| self.handle(id, frame)),
+            Err(Closed) => self.forget_client(id),
+        }
+    }
+
+    /// Ends what a client that is gone had started.
+    fn forget_client(&mut self, id: u64) {
+        self.clients.remove(&id);
+        for execution in self.executions.iter_mut().filter(|execution| execution.client == id) {
+            execution.cancel(None);
+        }
+    }
+
+    fn handle(&mut self, client_id: u64, frame: Frame) {
+        let Some(client) = self.clients.get_mut(&client_id) else { return };
+        let own = |execution: &&mut Execution| execution.client == client_id && execution.id == frame.exec_id;
+        let execution = self.executions.iter_mut().find(own);
+        let id = frame.exec_id;
+        match (FrameKind::from_byte(frame.kind), execution) {
+            (Some(FrameKind::Exec), None) => {
+                let refuse = |message: String| AgentError { kind: AgentErrorKind::BadRequest, message, errno: 0 };
+                match serde_json::from_slice::<ExecRequest>(&frame.payload) {
+                    Ok(_) if self.executions.len() >= MAX_EXECUTIONS => {
+                        let message = format!("{MAX_EXECUTIONS} executions run already");
+                        let failed = AgentError { kind: AgentErrorKind::Limit, message, errno: 0 };
+                        client.queue(FrameKind::Error, id, &failed);
+                    }
+                    Ok(request) => self.executions.push(Execution::begin(id, request, client)),
+                    Err(error) => client.queue(FrameKind::Error, id, &refuse(error.to_string())),
+                }
+            }
+            (Some(FrameKind::FileData), Some(execution)) => execution.take_file_bytes(&frame.payload, client),
+            (Some(FrameKind::Stdin), Some(execution)) => execution.take_stdin(&frame.payload),
+            (Some(FrameKind::StdinEof), Some(execution)) => execution.end_stdin(),
+            (Some(FrameKind::Cancel), Some(execution)) => execution.cancel(Some(client)),
+            (Some(FrameKind::Signal), Some(execution)) => {
+                if let (Ok(order), State::Running(running)) =
+                    (serde_json::from_slice::<ExecSignal>(&frame.payload), &execution.state)
+                {
+                    send_signal(running.pid, order);
+                }
+            }
+            (Some(FrameKind::Ping), _) => {
+                let payload = &frame.payload[..frame.payload.len().min(64)];
+                client.queue_bytes(FrameKind::Pong, id, payload);
+            }
+            // Of a newer gateway, for an execution that is over, or an id that is in use: passed over.
+            _ => {}
+        }
+    }
+
+    fn read_output(&mut self, place: usize, which: usize) {
+        let Self { executions, clients, buffer, .. } = self;
+        let Some(Execution { id, client, state: State::Running(running) }) = executions.get_mut(place) else {
+            return;
+        };
+        running.outputs[which].read(buffer, *id, clients.get_mut(client));
+    }
+
+    fn reap(&mut self) {
+        // What it says does not matter, only that it is read.
+        let mut events = [0u8; size_of::<libc::signalfd_siginfo>() * 8];
+        while let Ok(1..) = rustix::io::read(&self.children, &mut events) {}
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let Self { executions, clients, buffer, .. } = self;
+            for execution in executions.iter_mut() {
+                if let State::Running(running) = &mut execution.state
+                    && running.pid == pid
+                {
+                    running.finish(status, execution.id, buffer, clients.get_mut(&execution.client));
+                    execution.state = State::Over;
+                    break;
+                }
+            }
+        }
+    }
+
+    fn flush_all(&mut self) {
+        let closed: Vec<u64> = self
+            .clients
+            .values_mut()
+            .filter_map(|client| client.flush().is_err().then_some(client.id))
+            .collect();
+        closed.into_iter().for_each(|id| self.forget_client(id));
+    }
+}
+
+fn send_signal(pid: Pid, order: ExecSignal) {
+    // A number that is no signal, or a process that is gone: nothing to be done.
+    if let Some(signal) = Signal::from_named_raw(order.signal) {
+        match rustix::process::kill_process(pid, signal) {
+            Ok(()) | Err(_) => {}
+        }
+    }
+}

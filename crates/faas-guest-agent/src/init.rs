@@ -1,0 +1,26 @@
+//! PID 1 of the sandbox: starts the keeper and reaps what falls to it. When the keeper ends, the sandbox does.
+
+use std::process::ExitCode;
+
+use rustix::process::WaitOptions;
+
+use crate::{keeper, sys};
+
+pub(crate) fn run() -> ExitCode {
+    // SAFETY: the process has one thread.
+    let keeper = match unsafe { sys::fork() } {
+        Ok(Some(pid)) => pid,
+        Ok(None) => keeper::run(),
+        Err(_) => return ExitCode::FAILURE,
+    };
+    if sys::close_from(3).is_err() {
+        return ExitCode::FAILURE;
+    }
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, _))) if pid == keeper => return ExitCode::FAILURE,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return ExitCode::FAILURE,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The few calls that need `unsafe`.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::process::Pid;
+
+/// fork(2): the child's PID, or `None` in the child.
+///
+/// # Safety
+/// The process must have one thread.
+pub(crate) unsafe fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: as the caller guarantees.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(Pid::from_raw(pid)),
+    }
+}
+
+/// Ends the process at once.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: it does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Closes every descriptor from `first` on.
+pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: callers own no descriptor above that they use again.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Takes over a descriptor by number, if it is open, and lets no program inherit it.
+pub(crate) fn take_fd(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: asks for the flags and fails when it is not open.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and it was given to this program to own.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Sleeps. For a process that has nothing else to do.
+pub(crate) fn sleep_ms(ms: i64) {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: ms * 1_000_000 };
+    // SAFETY: `time` lives until the call returns; what is left of an interrupted sleep is not asked for.
+    unsafe { libc::nanosleep(&raw const time, std::ptr::null_mut()) };
+}
+
+/// The PID of a Unix socket's peer as this PID namespace sees it: 0 for a process outside (unix(7), `SO_PEERCRED`).
+pub(crate) fn peer_pid(socket: impl AsFd) -> io::Result<i32> {
+    let mut cred = libc::ucred { pid: -1, uid: 0, gid: 0 };
+    let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or(0);
+    // SAFETY: the buffer is a whole ucred and `len` its size.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut cred).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { Ok(cred.pid) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A descriptor that is readable when a child has ended: a signalfd for SIGCHLD, which is blocked for that.
+pub(crate) fn child_events() -> io::Result<OwnedFd> {
+    // SAFETY: the set is made before it is read; the descriptor is new.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// Gives free memory of the heap back to the kernel.
+pub(crate) fn trim_heap() {
+    // SAFETY: releases only what is free.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Text as C has it; a NUL within is an error.
+pub(crate) fn c_string(text: &str) -> io::Result<CString> {
+    CString::new(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "it holds a NUL byte"))
+}

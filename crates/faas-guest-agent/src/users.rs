@@ -1,0 +1,119 @@
+//! Users and groups from the image's `/etc/passwd` and `/etc/group` (passwd(5), group(5)). No NSS: the agent is static.
+
+/// Who a program runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Supplementary groups.
+    pub(crate) groups: Vec<u32>,
+    pub(crate) name: Option<String>,
+    pub(crate) home: String,
+}
+
+struct Passwd<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+fn passwd_line(line: &str) -> Option<Passwd<'_>> {
+    let mut fields = line.split(':');
+    let name = fields.next()?;
+    let uid = fields.nth(1)?.parse().ok()?;
+    let gid = fields.next()?.parse().ok()?;
+    let home = fields.nth(1)?;
+    Some(Passwd { name, uid, gid, home })
+}
+
+/// Name, id and members of a group.
+fn group_line(line: &str) -> Option<(&str, u32, &str)> {
+    let mut fields = line.split(':');
+    let name = fields.next()?;
+    let gid = fields.nth(1)?.parse().ok()?;
+    Some((name, gid, fields.next().unwrap_or("")))
+}
+
+/// Finds out who `user` is: a name or a uid, alone or with `:` and a group. Without a group it is the primary one of
+/// `/etc/passwd`, or 0 where the uid is not in it. The error says what there is not.
+pub(crate) fn resolve(user: Option<&str>, passwd: &str, group: &str) -> Result<Identity, String> {
+    let (user, asked_group) = match user.unwrap_or("0").split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (user.unwrap_or("0"), None),
+    };
+    let mut entries = passwd.lines().filter_map(passwd_line);
+    let number = user.parse::<u32>().ok();
+    let entry = match number {
+        Some(uid) => entries.find(|entry| entry.uid == uid),
+        None => entries.find(|entry| entry.name == user),
+    };
+    let (uid, primary) = match (&entry, number) {
+        (Some(entry), _) => (entry.uid, entry.gid),
+        (None, Some(uid)) => (uid, 0),
+        (None, None) => return Err(format!("there is no user {user:?} in /etc/passwd of the image")),
+    };
+    let gid = match asked_group {
+        None => primary,
+        Some(asked) => match asked.parse() {
+            Ok(gid) => gid,
+            Err(_) => group
+                .lines()
+                .filter_map(group_line)
+                .find_map(|(name, gid, _)| (name == asked).then_some(gid))
+                .ok_or_else(|| format!("there is no group {asked:?} in /etc/group of the image"))?,
+        },
+    };
+    let name = entry.as_ref().map(|entry| entry.name.to_owned());
+    let groups = match &name {
+        Some(name) => group
+            .lines()
+            .filter_map(group_line)
+            .filter(|(_, other, members)| *other != gid && members.split(',').any(|member| member == name))
+            .map(|(_, other, _)| other)
+            .collect(),
+        None => Vec::new(),
+    };
+    let home = match entry.as_ref().map(|entry| entry.home).filter(|home| !home.is_empty()) {
+        Some(home) => home.to_owned(),
+        None if uid == 0 => "/root".to_owned(),
+        None => "/".to_owned(),
+    };
+    Ok(Identity { uid, gid, groups, name, home })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resolve;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken line\nann:x:1000:1000::/home/ann:/bin/sh\n";
+    const GROUP: &str = "root:x:0:\naudio:x:29:bob,ann\nann:x:1000:ann\nvideo:x:44:\nshort:x:45\n";
+
+    #[test]
+    fn a_name_brings_its_groups_and_home() {
+        let ann = resolve(Some("ann"), PASSWD, GROUP).unwrap();
+        assert_eq!((ann.uid, ann.gid, ann.groups, ann.home.as_str()), (1000, 1000, vec![29], "/home/ann"));
+        assert_eq!(resolve(Some("1000"), PASSWD, GROUP).unwrap().groups, [29]);
+    }
+
+    #[test]
+    fn a_group_can_be_named_or_numbered() {
+        assert_eq!(resolve(Some("ann:video"), PASSWD, GROUP).unwrap().gid, 44);
+        assert_eq!(resolve(Some("7:9"), PASSWD, GROUP).unwrap().gid, 9);
+        assert_eq!(resolve(Some("7"), PASSWD, GROUP).unwrap().gid, 0);
+    }
+
+    #[test]
+    fn nobody_is_root_where_there_are_no_files() {
+        let root = resolve(None, "", "").unwrap();
+        assert_eq!((root.uid, root.gid, root.home.as_str(), root.name), (0, 0, "/root", None));
+    }
+
+    #[test]
+    fn who_is_not_there_is_named() {
+        assert!(resolve(Some("eve"), PASSWD, GROUP).unwrap_err().contains("\"eve\""));
+        assert!(resolve(Some("ann:wheel"), PASSWD, GROUP).unwrap_err().contains("\"wheel\""));
+        assert!(resolve(Some("-1"), PASSWD, GROUP).is_err());
+        assert!(resolve(Some(""), PASSWD, GROUP).is_err());
+    }
+}
