@@ -91,7 +91,7 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
     };
     let call = exec_call(spec, &image);
     let run = async {
-        let agent = AgentConnection::new(stream)?;
+        let mut agent = AgentConnection::new(stream)?;
         agent.exec(call).await
     };
     let result = match tokio::time::timeout(deadline, run).await {

@@ -1,1 +1,32 @@
-//! The gateway side of the guest protocol.
+//! The gateway's side of the guest protocol: runs programs through the agent of a sandbox, the same on every backend.
+//!
+//! Everything that an agent sends is hostile: the sandbox's root can put words in its mouth. Sizes, numbers and order
+//! are checked against what was asked; what is not believable ends the connection. It can never make this side wait
+//! for ever or hold more than was asked for: the caller sets the deadline, and `max_output_bytes` bounds the rest.
+
+mod connection;
+mod reply;
+
+pub use connection::{AgentConnection, ExecCall, ExecResult};
+
+use faas_guest_protocol::{AgentError, FrameError};
+
+/// Why a program's end is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// The agent could not start it.
+    #[error(transparent)]
+    Agent(AgentError),
+    /// The connection ended before the program did.
+    #[error("the connection to its agent ended")]
+    Lost,
+    /// The connection failed.
+    #[error("the connection to its agent failed: {0}")]
+    Io(#[from] std::io::Error),
+    /// What the agent sent is no frame.
+    #[error("its agent sent rubbish: {0}")]
+    Frame(#[from] FrameError),
+    /// What the agent sent cannot be true.
+    #[error("its agent broke the protocol: {0}")]
+    Protocol(&'static str),
+}

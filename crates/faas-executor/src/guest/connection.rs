@@ -1,0 +1,152 @@
+//! A connection to an agent.
+
+use std::io;
+
+use faas_guest_protocol::{
+    Decoder, ExecRequest, ExitReport, FrameKind, MAX_REPLY_PAYLOAD, MAX_REQUEST_PAYLOAD, encode_into,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::{ReadHalf, WriteHalf};
+
+use super::GuestError;
+use super::reply::Reply;
+
+/// The most bytes of content in one frame.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// The most that is read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A program to be run.
+#[derive(Clone, Debug)]
+pub struct ExecCall {
+    /// What to run, and how.
+    pub request: ExecRequest,
+    /// The contents of `request.files`, in their order.
+    pub files: Vec<Vec<u8>>,
+    /// Its standard input; `request.stdin` says whether there is any.
+    pub stdin: Option<Vec<u8>>,
+}
+
+/// A program that has ended.
+#[derive(Clone, Debug)]
+pub struct ExecResult {
+    /// How.
+    pub exit: ExitReport,
+    /// The first bytes of its standard output.
+    pub stdout: Vec<u8>,
+    /// The first bytes of its standard error.
+    pub stderr: Vec<u8>,
+}
+
+/// A connection, for one execution after the other. Dropping it, or the future of an execution, ends what runs.
+#[derive(Debug)]
+pub struct AgentConnection {
+    stream: UnixStream,
+    decoder: Decoder,
+    greeted: bool,
+    next_id: u64,
+}
+
+impl AgentConnection {
+    /// Takes over a connected socket. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// When the socket cannot be watched.
+    pub fn new(stream: std::os::unix::net::UnixStream) -> Result<Self, GuestError> {
+        stream.set_nonblocking(true)?;
+        let stream = UnixStream::from_std(stream)?;
+        Ok(Self { stream, decoder: Decoder::new(MAX_REPLY_PAYLOAD), greeted: false, next_id: 1 })
+    }
+
+    /// Runs one program and collects what it says until it ends. The order is sent before the agent has greeted: it
+    /// may still be starting.
+    ///
+    /// The connection takes further calls only after an `Ok` or a [`GuestError::Agent`].
+    ///
+    /// # Errors
+    /// [`GuestError`]. Waits as long as the agent keeps the connection open: the caller sets a deadline.
+    pub async fn exec(&mut self, call: ExecCall) -> Result<ExecResult, GuestError> {
+        let exec_id = self.next_id;
+        self.next_id += 1;
+        let mut reply = Reply::new(exec_id, call.request.max_output_bytes, self.greeted);
+        let order = order(exec_id, &call)?;
+        let exit = self.converse(exec_id, order, call, &mut reply).await?;
+        self.greeted = true;
+        Ok(ExecResult { exit, stdout: reply.stdout, stderr: reply.stderr })
+    }
+
+    async fn converse(
+        &mut self,
+        exec_id: u64,
+        order: Vec<u8>,
+        call: ExecCall,
+        reply: &mut Reply,
+    ) -> Result<ExitReport, GuestError> {
+        let (reader, writer) = self.stream.split();
+        let sent = send(writer, exec_id, order, call);
+        let received = receive(reader, &mut self.decoder, reply);
+        tokio::pin!(sent, received);
+        // Both at once: an agent that cannot be rid of output does not take more input.
+        tokio::select! {
+            biased;
+            result = &mut sent => match result {
+                // The agent may be gone for a reason that it has told.
+                Ok(()) | Err(_) => received.await,
+            },
+            // It may end without having read all of its input.
+            result = &mut received => result,
+        }
+    }
+}
+
+fn order(exec_id: u64, call: &ExecCall) -> Result<Vec<u8>, GuestError> {
+    let json = serde_json::to_vec(&call.request).map_err(io::Error::from)?;
+    if json.len() > MAX_REQUEST_PAYLOAD {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the order is too large for a frame").into());
+    }
+    let mut bytes = Vec::new();
+    encode_into(&mut bytes, FrameKind::Exec as u8, exec_id, &json);
+    Ok(bytes)
+}
+
+async fn send(mut writer: WriteHalf<'_>, exec_id: u64, order: Vec<u8>, call: ExecCall) -> io::Result<()> {
+    let mut pending = order;
+    let mut contents = Vec::new();
+    contents.extend(call.files.iter().map(|content| (FrameKind::FileData, content.as_slice())));
+    contents.extend(call.stdin.as_deref().map(|content| (FrameKind::Stdin, content)));
+    for (kind, content) in contents {
+        for chunk in content.chunks(CHUNK_BYTES) {
+            encode_into(&mut pending, kind as u8, exec_id, chunk);
+            if pending.len() >= CHUNK_BYTES {
+                writer.write_all(&pending).await?;
+                pending.clear();
+            }
+        }
+    }
+    if call.request.stdin {
+        encode_into(&mut pending, FrameKind::StdinEof as u8, exec_id, &[]);
+    }
+    writer.write_all(&pending).await
+}
+
+async fn receive(
+    mut reader: ReadHalf<'_>,
+    decoder: &mut Decoder,
+    reply: &mut Reply,
+) -> Result<ExitReport, GuestError> {
+    let mut buffer = Vec::with_capacity(READ_BYTES);
+    loop {
+        while let Some(frame) = decoder.next_frame()? {
+            if let Some(report) = reply.take(&frame)? {
+                return Ok(report);
+            }
+        }
+        buffer.clear();
+        if reader.read_buf(&mut buffer).await? == 0 {
+            return Err(GuestError::Lost);
+        }
+        decoder.feed(&buffer);
+    }
+}

@@ -1,0 +1,167 @@
+//! What an agent says of one execution, checked frame by frame. No I/O.
+
+use std::time::Instant;
+
+use faas_guest_protocol::{AgentError, ExitReport, Frame, FrameKind, Hello, Started, VERSION};
+use serde::de::DeserializeOwned;
+
+use super::GuestError;
+
+/// The longest message of an agent's error that is passed on.
+const MAX_MESSAGE_CHARS: usize = 1024;
+
+/// One execution as it is told.
+#[derive(Debug)]
+pub(super) struct Reply {
+    exec_id: u64,
+    max_output_bytes: usize,
+    asked: Instant,
+    greeted: bool,
+    started: bool,
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: Vec<u8>,
+}
+
+fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, GuestError> {
+    serde_json::from_slice(payload).map_err(|_| GuestError::Protocol("a message cannot be read"))
+}
+
+impl Reply {
+    /// `greeted`: whether the agent's `Hello` was seen on this connection before.
+    pub(super) fn new(exec_id: u64, max_output_bytes: u64, greeted: bool) -> Self {
+        Self {
+            exec_id,
+            max_output_bytes: usize::try_from(max_output_bytes).unwrap_or(usize::MAX),
+            asked: Instant::now(),
+            greeted,
+            started: false,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        }
+    }
+
+    /// Takes in one frame; gives the report when it is the last.
+    pub(super) fn take(&mut self, frame: &Frame) -> Result<Option<ExitReport>, GuestError> {
+        let kind = FrameKind::from_byte(frame.kind);
+        if !self.greeted {
+            let hello: Hello = match kind {
+                Some(FrameKind::Hello) => parse(&frame.payload)?,
+                _ => return Err(GuestError::Protocol("the first frame is no greeting")),
+            };
+            if hello.version != VERSION {
+                return Err(GuestError::Protocol("it speaks another version"));
+            }
+            self.greeted = true;
+            return Ok(None);
+        }
+        if matches!(kind, None | Some(FrameKind::Pong)) {
+            // Of a newer agent, or an answer that nobody waits for.
+            return Ok(None);
+        }
+        if frame.exec_id != self.exec_id {
+            return Err(GuestError::Protocol("a frame of an execution that was not asked for"));
+        }
+        match kind {
+            Some(FrameKind::Started) if !self.started => {
+                let _started: Started = parse(&frame.payload)?;
+                self.started = true;
+                Ok(None)
+            }
+            Some(FrameKind::Stdout) => append(&mut self.stdout, &frame.payload, self.max_output_bytes),
+            Some(FrameKind::Stderr) => append(&mut self.stderr, &frame.payload, self.max_output_bytes),
+            Some(FrameKind::Exit) => self.report(parse(&frame.payload)?).map(Some),
+            Some(FrameKind::Error) => {
+                let mut error: AgentError = parse(&frame.payload)?;
+                error.message = error.message.chars().take(MAX_MESSAGE_CHARS).collect();
+                Err(GuestError::Agent(error))
+            }
+            _ => Err(GuestError::Protocol("a frame out of order")),
+        }
+    }
+
+    /// A report that can be true: one of code and signal, in their ranges, and no longer than it took.
+    fn report(&self, mut report: ExitReport) -> Result<ExitReport, GuestError> {
+        match (report.code, report.signal) {
+            (Some(0..=255), None) | (None, Some(1..=64)) => {}
+            _ => return Err(GuestError::Protocol("an end that no process has")),
+        }
+        let elapsed = u64::try_from(self.asked.elapsed().as_micros()).unwrap_or(u64::MAX);
+        report.duration_us = report.duration_us.min(elapsed);
+        Ok(report)
+    }
+}
+
+fn append(to: &mut Vec<u8>, bytes: &[u8], max: usize) -> Result<Option<ExitReport>, GuestError> {
+    if bytes.len() > max - to.len() {
+        return Err(GuestError::Protocol("more output than was asked for"));
+    }
+    to.extend_from_slice(bytes);
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use faas_guest_protocol::{ExitReport, Frame, FrameKind, Hello, VERSION};
+    use proptest::prelude::*;
+
+    use super::{GuestError, Reply};
+
+    fn frame(kind: FrameKind, exec_id: u64, payload: &[u8]) -> Frame {
+        Frame { kind: kind as u8, exec_id, payload: payload.to_vec() }
+    }
+
+    fn exit(report: &ExitReport) -> Frame {
+        frame(FrameKind::Exit, 1, &serde_json::to_vec(report).unwrap())
+    }
+
+    fn broken(result: Result<Option<ExitReport>, GuestError>) -> bool {
+        matches!(result, Err(GuestError::Protocol(_)))
+    }
+
+    #[test]
+    fn more_output_than_asked_for_is_refused() {
+        let mut reply = Reply::new(1, 10, true);
+        assert!(reply.take(&frame(FrameKind::Stdout, 1, &[0; 10])).unwrap().is_none());
+        assert!(broken(reply.take(&frame(FrameKind::Stdout, 1, &[0]))));
+        assert!(reply.take(&frame(FrameKind::Stderr, 1, &[0; 10])).unwrap().is_none());
+    }
+
+    #[test]
+    fn another_execution_and_a_missing_greeting_are_refused() {
+        assert!(broken(Reply::new(1, 10, true).take(&frame(FrameKind::Stdout, 2, b"x"))));
+        assert!(broken(Reply::new(1, 10, false).take(&frame(FrameKind::Stdout, 1, b"x"))));
+        let hello = |version| frame(FrameKind::Hello, 0, &serde_json::to_vec(&Hello { version, pid: 3 }).unwrap());
+        assert!(broken(Reply::new(1, 10, false).take(&hello(VERSION + 1))));
+        assert!(Reply::new(1, 10, false).take(&hello(VERSION)).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_end_must_be_one_that_a_process_can_have() {
+        for (code, signal) in [(None, None), (Some(0), Some(9)), (Some(256), None), (Some(-1), None), (None, Some(65))] {
+            let report = ExitReport { code, signal, ..ExitReport::default() };
+            assert!(broken(Reply::new(1, 10, true).take(&exit(&report))), "{report:?}");
+        }
+    }
+
+    #[test]
+    fn a_duration_longer_than_the_wait_is_not_believed() {
+        let report = ExitReport { code: Some(0), duration_us: u64::MAX, ..ExitReport::default() };
+        let report = Reply::new(1, 10, true).take(&exit(&report)).unwrap().unwrap();
+        assert!(report.duration_us < 60_000_000);
+    }
+
+    proptest! {
+        #[test]
+        fn no_frames_make_it_panic_or_hold_more_than_asked(
+            frames in proptest::collection::vec((any::<u8>(), 0u64..3, proptest::collection::vec(any::<u8>(), 0..64)), 0..40),
+        ) {
+            let mut reply = Reply::new(1, 100, true);
+            for (kind, exec_id, payload) in frames {
+                if reply.take(&Frame { kind, exec_id, payload }).is_err() {
+                    break;
+                }
+            }
+            prop_assert!(reply.stdout.len() <= 100 && reply.stderr.len() <= 100);
+        }
+    }
+}
