@@ -8,7 +8,6 @@
 //! [`SlotIds`]). Nothing of a sandbox runs in it.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::path::Path;
 
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::process::{Pid, Signal};
@@ -22,10 +21,6 @@ use crate::native::layout::{IDS_PER_SANDBOX, SlotIds};
 use crate::native::seccomp::Program;
 use crate::native::sys::{self, Fork};
 use crate::sandbox::Limits;
-
-/// The `oom_score_adj` of everything in a sandbox: when its memory runs out the kernel takes one of its processes and
-/// not the slot's.
-const SANDBOX_OOM_SCORE_ADJ: &str = "500";
 
 /// What a slot works with.
 pub(super) struct Slot {
@@ -186,8 +181,6 @@ impl Slot {
 
     fn start(&self, pid: Pid, go: OwnedFd) -> Result<(), Failure> {
         self.write_id_maps(pid)?;
-        let path = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
-        std::fs::write(Path::new(&path), SANDBOX_OOM_SCORE_ADJ).step("set oom_score_adj")?;
         rustix::io::write(&go, b"g").step("start the sandbox")?;
         Ok(())
     }
