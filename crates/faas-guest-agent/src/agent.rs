@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
-use faas_guest_protocol::{
-    AgentError, AgentErrorKind, ExecRequest, ExecSignal, Frame, FrameKind,
-};
+use faas_guest_protocol::{AgentError, AgentErrorKind, ExecRequest, ExecSignal, Frame, FrameKind};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, Signal, WaitOptions};
@@ -127,7 +125,9 @@ impl Agent {
             match *source {
                 Source::Output(place, which) => self.read_output(place, which),
                 Source::Stdin(place) => {
-                    if let Some(Execution { state: State::Running(running), .. }) = self.executions.get_mut(place) {
+                    if let Some(Execution { state: State::Running(running), .. }) =
+                        self.executions.get_mut(place)
+                    {
                         running.write_stdin();
                     }
                 }
@@ -219,7 +219,8 @@ impl Agent {
         let id = frame.exec_id;
         match (FrameKind::from_byte(frame.kind), execution) {
             (Some(FrameKind::Exec), None) => {
-                let refuse = |message: String| AgentError { kind: AgentErrorKind::BadRequest, message, errno: 0 };
+                let refuse =
+                    |message: String| AgentError { kind: AgentErrorKind::BadRequest, message, errno: 0 };
                 match serde_json::from_slice::<ExecRequest>(&frame.payload) {
                     Ok(_) if self.executions.len() >= MAX_EXECUTIONS => {
                         let message = format!("{MAX_EXECUTIONS} executions run already");

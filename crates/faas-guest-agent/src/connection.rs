@@ -81,7 +81,6 @@ impl Connection {
         self.sent < self.out.len()
     }
 
-
     /// Sends what the socket takes.
     pub(crate) fn flush(&mut self) -> Result<(), Closed> {
         while self.has_output() {

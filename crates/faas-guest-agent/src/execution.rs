@@ -7,9 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use faas_guest_protocol::{
-    AgentError, AgentErrorKind, ExecRequest, ExitReport, FrameKind, Started,
-};
+use faas_guest_protocol::{AgentError, AgentErrorKind, ExecRequest, ExitReport, FrameKind, Started};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitStatus};
 
@@ -100,7 +98,13 @@ pub(crate) struct Running {
 #[derive(Debug)]
 pub(crate) enum State {
     /// Its files are arriving.
-    Receiving { request: Box<ExecRequest>, identity: Identity, cwd: PathBuf, next: usize, target: Option<Target> },
+    Receiving {
+        request: Box<ExecRequest>,
+        identity: Identity,
+        cwd: PathBuf,
+        next: usize,
+        target: Option<Target>,
+    },
     /// Its process runs.
     Running(Box<Running>),
     /// It ended or failed; frames for it are passed over until it is forgotten.
@@ -197,7 +201,8 @@ impl Execution {
     }
 
     fn start(&mut self, client: &mut Connection) {
-        let State::Receiving { request, identity, cwd, .. } = std::mem::replace(&mut self.state, State::Over) else {
+        let State::Receiving { request, identity, cwd, .. } = std::mem::replace(&mut self.state, State::Over)
+        else {
             return;
         };
         match start(&request, &identity, &cwd) {
@@ -208,7 +213,12 @@ impl Execution {
             }
             Err(NotStarted::Refused(failed)) => client.queue(FrameKind::Error, self.id, &failed),
             Err(NotStarted::Exit { code, message }) => {
-                let mut stderr = Output { kind: FrameKind::Stderr, pipe: None, left: request.max_output_bytes, truncated: false };
+                let mut stderr = Output {
+                    kind: FrameKind::Stderr,
+                    pipe: None,
+                    left: request.max_output_bytes,
+                    truncated: false,
+                };
                 stderr.pass_on(message.as_bytes(), self.id, Some(client));
                 let report = ExitReport {
                     code: Some(code),
@@ -249,7 +259,8 @@ impl Execution {
             State::Receiving { .. } => {
                 self.state = State::Over;
                 if let Some(client) = client {
-                    let report = ExitReport { signal: Some(libc::SIGKILL), cancelled: true, ..ExitReport::default() };
+                    let report =
+                        ExitReport { signal: Some(libc::SIGKILL), cancelled: true, ..ExitReport::default() };
                     client.queue(FrameKind::Exit, self.id, &report);
                 }
             }
@@ -379,7 +390,9 @@ fn start(request: &ExecRequest, identity: &Identity, cwd: &std::path::Path) -> R
     };
     let started = Instant::now();
     let pid = spawn(&image, identity, &cwd_c, stdio).map_err(|failed| match failed {
-        SpawnError::NotFound => NotStarted::Exit { code: 127, message: format!("{}: not found\n", image.name) },
+        SpawnError::NotFound => {
+            NotStarted::Exit { code: 127, message: format!("{}: not found\n", image.name) }
+        }
         SpawnError::NotExecutable(errno) => {
             NotStarted::Exit { code: 126, message: format!("{}: {}\n", image.name, reason(errno)) }
         }

@@ -72,8 +72,8 @@ fn make_parents(path: &Path, identity: &Identity) -> io::Result<()> {
 impl Target {
     /// Opens `file`, made or emptied, for `identity`. Paths are the sandbox's own: whatever a link leads to is inside.
     pub(crate) fn open(file: &ExecFile, cwd: &Path, identity: &Identity) -> Result<Self, FileError> {
-        let path = full_path(file, cwd)
-            .map_err(|source| FileError { path: PathBuf::from(&file.path), source })?;
+        let path =
+            full_path(file, cwd).map_err(|source| FileError { path: PathBuf::from(&file.path), source })?;
         Self::open_at(file, &path, identity).map_err(|source| FileError { path, source })
     }
 

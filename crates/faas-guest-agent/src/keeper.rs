@@ -11,7 +11,8 @@ use crate::{agent, sys};
 pub(crate) const FIRST_CONNECTION: RawFd = 3;
 
 pub(crate) fn run() -> ! {
-    let prepared = rustix::process::setsid().and(rustix::process::set_child_subreaper(Some(rustix::process::getpid())));
+    let prepared =
+        rustix::process::setsid().and(rustix::process::set_child_subreaper(Some(rustix::process::getpid())));
     if prepared.is_err() {
         sys::exit(1);
     }

@@ -23,11 +23,17 @@ fn main() -> ExitCode {
     match (args.next(), args.next()) {
         (Some(verb), None) if verb == "init" => init::run(),
         (Some(verb), None) if verb == "--version" => {
-            println!("faas-guest-agent {} (protocol {})", env!("CARGO_PKG_VERSION"), faas_guest_protocol::VERSION);
+            println!(
+                "faas-guest-agent {} (protocol {})",
+                env!("CARGO_PKG_VERSION"),
+                faas_guest_protocol::VERSION
+            );
             ExitCode::SUCCESS
         }
         _ => {
-            eprintln!("usage: faas-guest-agent init\nThe gateway starts it inside a sandbox; it is of no use elsewhere.");
+            eprintln!(
+                "usage: faas-guest-agent init\nThe gateway starts it inside a sandbox; it is of no use elsewhere."
+            );
             ExitCode::from(64)
         }
     }

@@ -26,7 +26,9 @@ fn all() -> Vec<Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
     entries
         .flatten()
-        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit())))
+        .filter(|entry| {
+            entry.file_name().to_str().is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit()))
+        })
         .filter_map(|entry| std::fs::read(entry.path().join("stat")).ok())
         .filter_map(|bytes| parse_stat(&String::from_utf8_lossy(&bytes)))
         .collect()

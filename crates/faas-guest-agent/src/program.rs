@@ -55,11 +55,7 @@ fn candidates(name: &str, path: &str) -> Vec<String> {
 }
 
 /// Makes a program ready. Fails for a NUL byte or an empty list.
-pub(crate) fn prepare(
-    program: &Program,
-    env: &[(String, String)],
-    identity: &Identity,
-) -> io::Result<Image> {
+pub(crate) fn prepare(program: &Program, env: &[(String, String)], identity: &Identity) -> io::Result<Image> {
     let argv: Vec<&str> = match program {
         Program::Shell(line) => vec!["/bin/sh", "-c", line],
         Program::Argv(argv) => argv.iter().map(String::as_str).collect(),
@@ -73,7 +69,10 @@ pub(crate) fn prepare(
         candidates: candidates(name, path).iter().map(|path| c_string(path)).collect::<io::Result<_>>()?,
         name: name.to_owned(),
         argv: argv.iter().map(|arg| c_string(arg)).collect::<io::Result<_>>()?,
-        envp: env.iter().map(|(name, value)| c_string(&format!("{name}={value}"))).collect::<io::Result<_>>()?,
+        envp: env
+            .iter()
+            .map(|(name, value)| c_string(&format!("{name}={value}")))
+            .collect::<io::Result<_>>()?,
     })
 }
 
@@ -98,7 +97,8 @@ mod tests {
     fn a_later_variable_wins_and_defaults_do_not() {
         let asked = [("A", "1"), ("HOME", "/x"), ("A", "2")].map(|(n, v)| (n.to_owned(), v.to_owned()));
         let env = environment(&asked, &root());
-        let get = |name: &str| env.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect::<Vec<_>>();
+        let get =
+            |name: &str| env.iter().filter(|(n, _)| n == name).map(|(_, v)| v.as_str()).collect::<Vec<_>>();
         assert_eq!(get("A"), ["2"]);
         assert_eq!(get("HOME"), ["/x"]);
         assert_eq!(get("USER"), ["root"]);

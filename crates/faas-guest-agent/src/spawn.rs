@@ -106,9 +106,8 @@ pub(crate) fn spawn(
     // SAFETY: the stack's top is the end of the vector, aligned to 16; with CLONE_VFORK this thread does not go on
     // until the child has executed or ended, so everything that `context` points to outlives its use; the child runs
     // `child` alone, which keeps to system calls.
-    let pid = unsafe {
-        libc::clone(child, stack.as_mut_ptr_range().end.cast(), flags, (&raw mut context).cast())
-    };
+    let pid =
+        unsafe { libc::clone(child, stack.as_mut_ptr_range().end.cast(), flags, (&raw mut context).cast()) };
     drop(stack);
     let Some(pid) = (pid > 0).then(|| Pid::from_raw(pid)).flatten() else {
         return Err(SpawnError::Fork(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EAGAIN)));

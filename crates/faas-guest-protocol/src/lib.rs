@@ -20,8 +20,10 @@
 mod codec;
 mod message;
 
-pub use codec::{Decoder, Frame, FrameError, HEADER_LEN, MAX_REPLY_PAYLOAD, MAX_REQUEST_PAYLOAD, encode, encode_into};
+pub use codec::{
+    Decoder, Frame, FrameError, HEADER_LEN, MAX_REPLY_PAYLOAD, MAX_REQUEST_PAYLOAD, encode, encode_into,
+};
 pub use message::{
-    AgentError, AgentErrorKind, ExecFile, ExecRequest, ExecSignal, ExitReport, FrameKind, Hello, Program, Started,
-    VERSION,
+    AgentError, AgentErrorKind, ExecFile, ExecRequest, ExecSignal, ExitReport, FrameKind, Hello, Program,
+    Started, VERSION,
 };

@@ -45,7 +45,9 @@ impl<'de> Deserialize<'de> for EnvVars {
             type Value = EnvVars;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object, an array of [name, value] pairs or an array of \"NAME=value\" strings")
+                f.write_str(
+                    "an object, an array of [name, value] pairs or an array of \"NAME=value\" strings",
+                )
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<EnvVars, A::Error> {
@@ -65,7 +67,9 @@ impl<'de> Deserialize<'de> for EnvVars {
                         Entry::Pair(name, value) => (name, value),
                         Entry::Joined(joined) => match joined.split_once('=') {
                             Some((name, value)) => (name.to_owned(), value.to_owned()),
-                            None => return Err(de::Error::custom("an entry has no '=' between name and value")),
+                            None => {
+                                return Err(de::Error::custom("an entry has no '=' between name and value"));
+                            }
                         },
                     });
                 }

@@ -14,7 +14,8 @@ mod server;
 pub use capability::{Capabilities, LimitSupport, LimitsSupport, RuntimeCapabilities};
 pub use error::{ErrorCode, FieldError, Problem};
 pub use execute::{
-    CommandLine, EnvVars, ExecuteRequest, ExecuteResponse, InputFile, Network, Runtime, RuntimeChoice, Timings,
+    CommandLine, EnvVars, ExecuteRequest, ExecuteResponse, InputFile, Network, Runtime, RuntimeChoice,
+    Timings,
 };
 pub use ids::{ExecutionId, GatewayId, RequestId, SandboxId};
 pub use server::{Health, HealthStatus, RuntimeHealth, VersionInfo};

@@ -68,10 +68,8 @@ const NO_FIRECRACKER: &str = "this version has no Firecracker backend";
 impl Backends {
     #[cfg(all(target_os = "linux", feature = "native"))]
     pub(super) async fn start(data_dir: &DataDir, config: &EngineConfig) -> Result<Self, StartError> {
-        let native = NativeConfig {
-            launcher_exe: config.launcher_exe.clone(),
-            spare_slots: config.native_slots,
-        };
+        let native =
+            NativeConfig { launcher_exe: config.launcher_exe.clone(), spare_slots: config.native_slots };
         let native = match NativeExecutor::start(data_dir, native).await {
             Ok(executor) => Ok(executor),
             Err(NativeStartError::Unavailable(reason)) => {

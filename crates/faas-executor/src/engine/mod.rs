@@ -139,7 +139,13 @@ impl Engine {
         let backends = Backends::start(&data_dir, &config).await?;
         let permits = Permits::new(config.max_concurrent, config.max_queued);
         Ok(Self {
-            inner: Arc::new(Inner { config, backends, permits, background: TaskTracker::new(), _data_dir: data_dir }),
+            inner: Arc::new(Inner {
+                config,
+                backends,
+                permits,
+                background: TaskTracker::new(),
+                _data_dir: data_dir,
+            }),
         })
     }
 

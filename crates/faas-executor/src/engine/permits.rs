@@ -78,7 +78,7 @@ mod tests {
         let held = permits.acquire().await.unwrap();
         assert!(matches!(permits.acquire().await, Err(EngineError::Overloaded { .. })));
         drop(held);
-        permits.acquire().await.unwrap();
+        drop(permits.acquire().await.unwrap());
     }
 
     #[tokio::test]

@@ -130,14 +130,17 @@ mod tests {
     fn another_execution_and_a_missing_greeting_are_refused() {
         assert!(broken(Reply::new(1, 10, true).take(&frame(FrameKind::Stdout, 2, b"x"))));
         assert!(broken(Reply::new(1, 10, false).take(&frame(FrameKind::Stdout, 1, b"x"))));
-        let hello = |version| frame(FrameKind::Hello, 0, &serde_json::to_vec(&Hello { version, pid: 3 }).unwrap());
+        let hello =
+            |version| frame(FrameKind::Hello, 0, &serde_json::to_vec(&Hello { version, pid: 3 }).unwrap());
         assert!(broken(Reply::new(1, 10, false).take(&hello(VERSION + 1))));
         assert!(Reply::new(1, 10, false).take(&hello(VERSION)).unwrap().is_none());
     }
 
     #[test]
     fn an_end_must_be_one_that_a_process_can_have() {
-        for (code, signal) in [(None, None), (Some(0), Some(9)), (Some(256), None), (Some(-1), None), (None, Some(65))] {
+        for (code, signal) in
+            [(None, None), (Some(0), Some(9)), (Some(256), None), (Some(-1), None), (None, Some(65))]
+        {
             let report = ExitReport { code, signal, ..ExitReport::default() };
             assert!(broken(Reply::new(1, 10, true).take(&exit(&report))), "{report:?}");
         }

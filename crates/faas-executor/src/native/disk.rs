@@ -19,6 +19,9 @@ const MKE2FS: [&str; 3] = ["/usr/sbin/mke2fs", "/sbin/mke2fs", "/usr/local/sbin/
 /// The smallest disk: below that an ext4 has hardly any room for files.
 pub(super) const MIN_BYTES: u64 = 4 << 20;
 
+/// How many empty file systems are kept, each of its own size.
+const MAX_TEMPLATES: usize = 16;
+
 /// One step that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {source}")]
@@ -59,12 +62,20 @@ impl Disks {
     /// Makes a disk of `bytes` whose root is ready to be an overlay's upper and work directory, owned by `owner`.
     /// Blocks.
     pub(super) fn make(&self, bytes: u64, owner: u32) -> Result<OwnedFd, DiskError> {
+        let host = rustix::fs::statvfs(&self.templates).map_err(at("look for space on the host"))?;
+        if host.f_bavail.saturating_mul(host.f_frsize) < bytes {
+            let full = io::Error::from_raw_os_error(libc::ENOSPC);
+            return Err(at(format!("make a disk in {}", self.templates.display()))(full));
+        }
         let template = self.template(bytes)?;
         // A file without a name: whatever happens to this process, nothing is left.
-        let file: File =
-            rustix::fs::open(&self.templates, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from_raw_mode(0o600))
-                .map_err(at(format!("make a file in {}", self.templates.display())))?
-                .into();
+        let file: File = rustix::fs::open(
+            &self.templates,
+            OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
+            Mode::from_raw_mode(0o600),
+        )
+        .map_err(at(format!("make a file in {}", self.templates.display())))?
+        .into();
         copy_sparse(&template, &file).map_err(at("copy an empty file system"))?;
         let (device, path) = attach_loop(&file, bytes)?;
         let mount = mount_ext4(&path);
@@ -72,7 +83,8 @@ impl Disks {
         drop(device);
         let mount = mount?;
         for name in ["upper", "work"] {
-            rustix::fs::mkdirat(&mount, name, Mode::from_raw_mode(0o755)).map_err(at(format!("make {name}")))?;
+            rustix::fs::mkdirat(&mount, name, Mode::from_raw_mode(0o755))
+                .map_err(at(format!("make {name}")))?;
             let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
             rustix::fs::chownat(&mount, name, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(at(format!("chown {name}")))?;
@@ -96,8 +108,29 @@ impl Disks {
             }
         }
         made?;
+        self.make_room().map_err(at(format!("make room in {}", self.templates.display())))?;
         std::fs::rename(&new, &path).map_err(at(format!("rename to {}", path.display())))?;
         File::open(&path).map_err(at(format!("open {}", path.display())))
+    }
+
+    /// Removes the oldest templates: callers choose sizes, and every size has one.
+    fn make_room(&self) -> io::Result<()> {
+        let mut templates = Vec::new();
+        for entry in std::fs::read_dir(&self.templates)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with("ext4-") {
+                templates.push((entry.metadata()?.modified()?, entry.path()));
+            }
+        }
+        templates.sort();
+        let too_many = (templates.len() + 1).saturating_sub(MAX_TEMPLATES);
+        for (_, path) in templates.into_iter().take(too_many) {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn format(&self, path: &Path, bytes: u64) -> Result<(), DiskError> {
@@ -221,12 +254,15 @@ fn configure(device: &File, file: &File, bytes: u64) -> io::Result<()> {
 
 fn mount_ext4(device: &Path) -> Result<OwnedFd, DiskError> {
     let fs = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC).map_err(at("open ext4"))?;
-    rustix::mount::fsconfig_set_string(fs.as_fd(), "source", device.as_os_str()).map_err(at("set the source"))?;
+    rustix::mount::fsconfig_set_string(fs.as_fd(), "source", device.as_os_str())
+        .map_err(at("set the source"))?;
     rustix::mount::fsconfig_create(fs.as_fd()).map_err(at(format!("mount {}", device.display())))?;
     rustix::mount::fsmount(
         fs.as_fd(),
         FsMountFlags::FSMOUNT_CLOEXEC,
-        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOATIME,
+        MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOATIME,
     )
     .map_err(at("make a mount"))
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use faas_types::{LimitSupport, LimitsSupport, Network, Runtime, RuntimeCapabilities};
 use rustix::process::Signal;
 
-use super::cgroup::{CgroupHost, SlotCgroup};
+use super::cgroup::CgroupHost;
 use super::disk::{DiskError, Disks, MIN_BYTES};
 use super::launcher::message::{LauncherSetup, SandboxOrder, SlotReply};
 use super::launcher::{self, Failure};
@@ -113,7 +113,8 @@ impl NativeExecutor {
     }
 
     fn refuse(operation: &str, reason: impl Into<String>) -> SandboxError {
-        Unsupported { runtime: Runtime::Native, operation: operation.to_owned(), reason: reason.into() }.into()
+        Unsupported { runtime: Runtime::Native, operation: operation.to_owned(), reason: reason.into() }
+            .into()
     }
 
     /// The most bytes of a sandbox's memory that its files may take where it has no disk of its own: half, so that a
@@ -204,9 +205,17 @@ async fn sweep(cgroups: Arc<CgroupHost>) -> Result<(), StartError> {
 }
 
 /// Puts the guest agent's program where sandboxes find it: a directory named for its digest, with an empty directory
-/// `run` beside it.
+/// `run` beside it. Programs of earlier servers are removed: no sandbox of theirs is left.
 fn install_agent(native: &Path) -> Result<PathBuf, StartError> {
-    let dir = native.join("agent").join(agent_digest());
+    let agents = native.join("agent");
+    let dir = agents.join(agent_digest());
+    std::fs::create_dir_all(&agents).map_err(at(&agents))?;
+    for entry in std::fs::read_dir(&agents).map_err(at(&agents))? {
+        let path = entry.map_err(at(&agents))?.path();
+        if path != dir {
+            std::fs::remove_dir_all(&path).map_err(at(&path))?;
+        }
+    }
     let (program, run) = (dir.join("agent"), dir.join("run"));
     std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&run).map_err(at(&run))?;
     let installed = match std::fs::read(&program) {
@@ -237,11 +246,15 @@ impl SandboxExecutor for NativeExecutor {
     async fn capabilities(&self) -> RuntimeCapabilities {
         let how = self.cgroups.describe();
         let landlock = match launcher::landlock::abi_version() {
-            0 => LimitSupport::no("the kernel has no landlock, or it is not among its active security modules"),
+            0 => {
+                LimitSupport::no("the kernel has no landlock, or it is not among its active security modules")
+            }
             abi => LimitSupport::yes(format!("ABI {abi}")),
         };
         let disk = match &self.disks {
-            Ok(_) => LimitSupport::yes("ext4 on a loop device; a tmpfs within the memory limit where none is asked for"),
+            Ok(_) => LimitSupport::yes(
+                "ext4 on a loop device; a tmpfs within the memory limit where none is asked for",
+            ),
             Err(reason) => LimitSupport::no(reason.clone()),
         };
         RuntimeCapabilities {
@@ -277,7 +290,7 @@ impl SandboxExecutor for NativeExecutor {
         let slot = self.slots.claim().await.map_err(|error| match error {
             SlotError::Exhausted => SandboxError::Exhausted { reason: error.to_string() },
             SlotError::Park(failure) => create_error(failure),
-            SlotError::Launcher(_) | SlotError::Ended | SlotError::Closed => {
+            SlotError::Launcher(_) | SlotError::Cgroup(_) | SlotError::Ended | SlotError::Closed => {
                 SandboxError::RuntimeUnavailable { runtime: Runtime::Native, reason: error.to_string() }
             }
         })?;
@@ -322,18 +335,20 @@ impl SandboxExecutor for NativeExecutor {
 
     async fn oom_killed(&self, sandbox: &SandboxHandle) -> Result<bool, SandboxError> {
         let BackendHandle::Native(handle) = &sandbox.backend;
-        let read = SlotCgroup::open(&self.cgroups, handle.slot.number).and_then(|cgroup| {
-            cgroup.oom_kills().map_err(|error| io::Error::new(error.source.kind(), error.to_string()))
-        });
-        match read {
+        match handle.slot.cgroup.oom_kills() {
             Ok(kills) => Ok(kills > handle.oom_kills_before),
-            Err(source) => Err(SandboxError::Io { path: PathBuf::from("/sys/fs/cgroup"), source }),
+            Err(error) => {
+                let source = io::Error::new(error.source.kind(), error.to_string());
+                Err(SandboxError::Io { path: PathBuf::from("/sys/fs/cgroup"), source })
+            }
         }
     }
 
     async fn destroy(&self, sandbox: SandboxHandle) -> Result<(), SandboxError> {
-        let SandboxHandle { id, pidfd, backend: BackendHandle::Native(NativeHandle { slot, .. }), .. } = sandbox;
-        let failed = |step: &str, source: io::Error| SandboxError::Create { step: format!("{step} {id}"), source };
+        let SandboxHandle { id, pidfd, backend: BackendHandle::Native(NativeHandle { slot, .. }), .. } =
+            sandbox;
+        let failed =
+            |step: &str, source: io::Error| SandboxError::Create { step: format!("{step} {id}"), source };
         let ended = async {
             match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
                 Ok(()) | Err(rustix::io::Errno::SRCH) => {}
@@ -357,4 +372,5 @@ impl SandboxExecutor for NativeExecutor {
 }
 
 /// Why there is no egress.
-const NO_EGRESS: &str = "the native runtime of this version gives a sandbox loopback only; ask for network \"none\"";
+const NO_EGRESS: &str =
+    "the native runtime of this version gives a sandbox loopback only; ask for network \"none\"";

@@ -98,7 +98,8 @@ pub(crate) fn build_skeleton(root: &Path) -> Result<(), Failure> {
     for (dir, mode) in DIRS {
         let path = root.join(dir);
         fs::create_dir(&path).step(format!("make {}", path.display()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).step(format!("mode of {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            .step(format!("mode of {}", path.display()))?;
     }
     for name in PROGRAM_DIRS {
         let (host, here) = (Path::new("/").join(name), root.join(name));
@@ -134,7 +135,9 @@ pub(crate) fn build_skeleton(root: &Path) -> Result<(), Failure> {
 
 /// The entries that `pattern` names below `dir`: their paths, and the same without `dir`.
 fn matching(dir: &Path, pattern: &str) -> io::Result<Vec<(PathBuf, PathBuf)>> {
-    let Some(prefix) = pattern.strip_suffix('*') else { return Ok(vec![(dir.join(pattern), pattern.into())]) };
+    let Some(prefix) = pattern.strip_suffix('*') else {
+        return Ok(vec![(dir.join(pattern), pattern.into())]);
+    };
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
@@ -233,7 +236,8 @@ mod tests {
         for name in ["python3", "python3.11", "perl"] {
             fs::write(dir.join(name), "").unwrap();
         }
-        let mut found: Vec<_> = matching(&dir, "python3*").unwrap().into_iter().map(|(_, below)| below).collect();
+        let mut found: Vec<_> =
+            matching(&dir, "python3*").unwrap().into_iter().map(|(_, below)| below).collect();
         found.sort();
         assert_eq!(found, [PathBuf::from("python3"), PathBuf::from("python3.11")]);
         fs::remove_dir_all(dir).unwrap();

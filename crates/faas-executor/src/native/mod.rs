@@ -14,5 +14,5 @@ mod slots;
 mod socket;
 mod sys;
 
-pub use executor::{NativeExecutor, NativeHandle};
 pub(crate) use executor::{NativeConfig, NativeStartError, image_env};
+pub use executor::{NativeExecutor, NativeHandle};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::cgroup::CgroupHost;
+use super::cgroup::{CgroupHost, SlotCgroup};
 use super::launcher::message::SlotReply;
 use super::launcher_process::{LauncherConfig, LauncherError, LauncherProcess, Notice};
 use super::layout::{MAX_SLOTS, SlotIds};
@@ -17,6 +17,8 @@ use super::socket::Socket;
 pub(super) struct Slot {
     pub(super) number: u32,
     pub(super) socket: Socket,
+    /// Its cgroups, for what is read of them.
+    pub(super) cgroup: SlotCgroup,
     /// The launcher that made it, by count.
     launcher: u64,
 }
@@ -30,6 +32,8 @@ pub(super) enum SlotError {
     Exhausted,
     #[error("cannot park a slot: {0}")]
     Park(super::launcher::Failure),
+    #[error("cannot open a slot's cgroups: {0}")]
+    Cgroup(std::io::Error),
     #[error("a slot ended while it was parked")]
     Ended,
     #[error("the native runtime is shutting down")]
@@ -191,7 +195,10 @@ impl Slots {
             launcher.count
         };
         match socket.receive::<SlotReply>().await.map_err(LauncherError::Talk)? {
-            Some((SlotReply::Parked, _)) => Ok(Slot { number, socket, launcher }),
+            Some((SlotReply::Parked, _)) => {
+                let cgroup = SlotCgroup::open(&self.cgroups, number).map_err(SlotError::Cgroup)?;
+                Ok(Slot { number, socket, cgroup, launcher })
+            }
             Some((SlotReply::Failed(failure), _)) => Err(SlotError::Park(failure)),
             Some((SlotReply::Created { .. }, _)) | None => Err(SlotError::Ended),
         }

@@ -9,8 +9,10 @@ const DEFAULT_PID_MAX: u32 = 32_768;
 /// much disk there is depends on where it is taken from.
 #[must_use]
 pub fn limits() -> Limits {
-    let memory_bytes = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_memory_bytes(&text));
-    let pid_max = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
+    let memory_bytes =
+        std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| total_memory_bytes(&text));
+    let pid_max =
+        std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Limits {
         memory_bytes: memory_bytes.unwrap_or(u64::MAX),
@@ -32,7 +34,10 @@ mod tests {
 
     #[test]
     fn total_memory_is_read() {
-        assert_eq!(total_memory_bytes("MemTotal:       24684084 kB\nMemFree: 1 kB\n"), Some(24_684_084 << 10));
+        assert_eq!(
+            total_memory_bytes("MemTotal:       24684084 kB\nMemFree: 1 kB\n"),
+            Some(24_684_084 << 10)
+        );
         assert_eq!(total_memory_bytes("MemFree: 1 kB\n"), None);
     }
 }

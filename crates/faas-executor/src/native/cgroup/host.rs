@@ -201,7 +201,10 @@ const EMPTYING_STEP: std::time::Duration = std::time::Duration::from_millis(2);
 /// How long killed processes are given to leave: they may be in the middle of a large exit.
 const EMPTYING_TRIES: u32 = 2500;
 
-#[expect(clippy::disallowed_methods, reason = "called from the single-threaded launcher and from blocking tasks")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "called from the single-threaded launcher and from blocking tasks"
+)]
 fn destroy_dir(root: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     for _ in 0..EMPTYING_TRIES {
         match rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR) {

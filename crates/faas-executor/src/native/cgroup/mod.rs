@@ -76,7 +76,11 @@ mod tests {
         Limits { memory_bytes: 64 << 20, cpu_millicores: 1500, pids: 32, disk_bytes: None };
 
     fn value<'a>(settings: &'a [Setting], hierarchy: Hierarchy, file: &str) -> Vec<&'a str> {
-        settings.iter().filter(|s| s.hierarchy == hierarchy && s.file == file).map(|s| s.value.as_str()).collect()
+        settings
+            .iter()
+            .filter(|s| s.hierarchy == hierarchy && s.file == file)
+            .map(|s| s.value.as_str())
+            .collect()
     }
 
     #[test]

@@ -97,7 +97,8 @@ fn become_init(child: Child<'_>) -> Result<std::convert::Infallible, Failure> {
     sys::become_ids(0, 0).step("become root of the sandbox")?;
     rustix::process::setsid().step("start a session")?;
     let mut fds = fds.into_iter();
-    let agent = fds.next().ok_or_else(|| Failure { step: "an agent connection".into(), errno: libc::EBADF })?;
+    let agent =
+        fds.next().ok_or_else(|| Failure { step: "an agent connection".into(), errno: libc::EBADF })?;
     mount_root(order, fds.next(), trees)?;
     mask()?;
     pivot(Path::new(ROOT))?;
@@ -148,7 +149,8 @@ fn mount_root(order: &SandboxOrder, disk: Option<OwnedFd>, trees: &[HostTree]) -
     make_dir("/upper/upper/etc", 0o755)?;
     write("/upper/upper/etc/hostname", &format!("{}\n", order.hostname))?;
     write("/upper/upper/etc/machine-id", &format!("{}\n", order.machine_id))?;
-    let hosts = format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", order.hostname);
+    let hosts =
+        format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", order.hostname);
     write("/upper/upper/etc/hosts", &hosts)?;
 
     // checkpointing.md, point 9: without xino CRIU cannot tell files of two layers apart.

@@ -20,7 +20,8 @@ const CREATE_RULESET_VERSION: u32 = 1;
 
 /// Puts the calling process under the sandbox's ruleset. Sets `no_new_privs` as a side effect.
 pub(super) fn restrict() -> Result<(), Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure { step: format!("landlock: {error}"), errno: libc::EINVAL };
+    let failed =
+        |error: &dyn std::fmt::Display| Failure { step: format!("landlock: {error}"), errno: libc::EINVAL };
     let root = PathFd::new("/").map_err(|error| failed(&error))?;
     let apply = || {
         Ruleset::default()
@@ -37,7 +38,8 @@ pub(super) fn restrict() -> Result<(), Failure> {
 /// The kernel's version of the interface, or 0 where there is none.
 pub(in crate::native) fn abi_version() -> i64 {
     // SAFETY: a null attribute of length 0 with this flag asks for the version.
-    let version =
-        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0, CREATE_RULESET_VERSION) };
+    let version = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0, CREATE_RULESET_VERSION)
+    };
     version.max(0)
 }

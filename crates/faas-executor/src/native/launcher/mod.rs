@@ -86,10 +86,8 @@ impl Launcher {
     fn serve(mut self) -> io::Result<()> {
         loop {
             let (server, children) = {
-                let mut fds = [
-                    PollFd::new(&self.server, PollFlags::IN),
-                    PollFd::new(&self.children, PollFlags::IN),
-                ];
+                let mut fds =
+                    [PollFd::new(&self.server, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
                 match rustix::event::poll(&mut fds, None) {
                     Err(rustix::io::Errno::INTR) => continue,
                     other => other?,
@@ -101,7 +99,9 @@ impl Launcher {
             }
             if server {
                 match receive(&self.server) {
-                    Ok(Some((LauncherCommand::MakeSlot { slot }, fds))) => self = self.make_slot(slot, fds)?,
+                    Ok(Some((LauncherCommand::MakeSlot { slot }, fds))) => {
+                        self = self.make_slot(slot, fds)?
+                    }
                     Ok(Some((LauncherCommand::SetUp(_), _))) => {
                         return Err(io::Error::new(io::ErrorKind::InvalidData, "set up twice"));
                     }

@@ -146,9 +146,8 @@ impl Slot {
             pids: order.pids,
             disk_bytes: None,
         };
-        let of_cgroup = |error: CgroupFileError| {
-            Failure::at(format!("set cgroup limits: {error}"), &error.source)
-        };
+        let of_cgroup =
+            |error: CgroupFileError| Failure::at(format!("set cgroup limits: {error}"), &error.source);
         self.cgroup.limit(&limits).map_err(of_cgroup)?;
         let oom_kills_before = self.cgroup.oom_kills().map_err(of_cgroup)?;
 
@@ -159,7 +158,14 @@ impl Slot {
         let (fork, pidfd) = unsafe { sys::clone3(NAMESPACES, 0) }.step("clone the sandbox")?;
         let Fork::Parent(pid) = fork else {
             drop((go_write, status_read));
-            child::run(child::Child { order, fds, trees: &self.trees, seccomp: &self.seccomp, go: go_read, status: status_write })
+            child::run(child::Child {
+                order,
+                fds,
+                trees: &self.trees,
+                seccomp: &self.seccomp,
+                go: go_read,
+                status: status_write,
+            })
         };
         drop((fds, go_read, status_write));
         let pidfd = pidfd.ok_or_else(|| Failure { step: "clone gave no pidfd".into(), errno: libc::EIO })?;

@@ -35,7 +35,7 @@ pub(super) fn read_only() -> libc::mount_attr {
     libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
         attr_clr: 0,
-        propagation: libc::MS_PRIVATE as u64,
+        propagation: libc::MS_PRIVATE,
         userns_fd: 0,
     }
 }
@@ -86,7 +86,8 @@ fn clone_tree(from: &Path, to: &Path, recursive: bool) -> Result<(), Failure> {
     let step = || format!("bind {}", from.display());
     let tree = rustix::mount::open_tree(rustix::fs::CWD, from, flags).step(step())?;
     sys::mount_setattr(&tree, recursive, &read_only()).step(step())?;
-    rustix::mount::move_mount(&tree, "", rustix::fs::CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step(step())
+    rustix::mount::move_mount(&tree, "", rustix::fs::CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .step(step())
 }
 
 /// Brings in the host's program directories, each mount below them as a tree of its own, since an overlay does not
