@@ -53,7 +53,7 @@ fn cpu_quota_us(limits: &Limits) -> u64 {
 }
 
 /// The rules of one version of the interface. No I/O.
-pub(crate) trait Version {
+pub(crate) trait Version: std::fmt::Debug + Sync {
     /// The files that limit a slot, in the order in which they are to be written whatever they held before. The
     /// slot's own parked process is one more PID than the sandbox may have.
     fn settings(&self, limits: &Limits) -> Vec<Setting>;

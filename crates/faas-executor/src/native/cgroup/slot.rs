@@ -9,6 +9,7 @@ use super::{CgroupHost, Hierarchy, Version, parse_oom_kills};
 use crate::sandbox::Limits;
 
 /// The directories of one slot.
+#[derive(Debug)]
 pub(crate) struct SlotCgroup {
     dirs: Vec<(Hierarchy, OwnedFd)>,
     version: &'static dyn Version,
