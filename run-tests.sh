@@ -78,7 +78,7 @@ mkdir -m 1777 "$work/tmp"
 mkdir "$work/log"
 export TMPDIR=$work/tmp
 export PATH=$venv/bin:$PATH
-export FAAS_SERVER=$CARGO_TARGET_DIR/release/faas-gateway-server
+export FAAS_GATEWAY_BIN=$CARGO_TARGET_DIR/release/faas-gateway-server
 export FAAS_SKIP_LOG=$work/skips
 export FAAS_ALLOWED_SKIPS
 FAAS_ALLOWED_SKIPS=$(grep -v '^#' tests/not-on-ci.txt | paste -sd, -)
@@ -162,7 +162,7 @@ step_typescript() {
 }
 
 step_e2e() { within 1200 "$venv/bin/python" -m pytest -q -ra -p no:cacheprovider tests/e2e; }
-step_smoke() { within 300 "$venv/bin/python" ./test-gateway.py "$FAAS_BASE_URL"; }
+step_smoke() { within 300 "$venv/bin/python" ./test-gateway.py --base-url "$FAAS_BASE_URL"; }
 
 step_docs() {
   within 600 "$venv/bin/python" scripts/doc-examples.py README.md docs/*.md docs/*/*.md sdk/*/README.md
@@ -174,7 +174,7 @@ step_fuzz() { scripts/fuzz.sh "$fuzz_seconds"; }
 
 step_soak() {
   within $((soak_seconds + 120)) "$CARGO_TARGET_DIR/release/faas-bench" run growth --seconds "$soak_seconds" \
-    --server "$FAAS_SERVER" --results "$work/results"
+    --server "$FAAS_GATEWAY_BIN" --results "$work/results"
 }
 
 step_leaks() {

@@ -10,6 +10,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 packages=()
 need() { have "$1" || packages+=("$2"); }
 need cc gcc
+need c++ g++
 need make make
 need bwrap bubblewrap
 need runc runc
