@@ -123,6 +123,32 @@ impl NativeExecutor {
         memory_bytes / 2 / 4096 * 4096
     }
 
+    async fn create_in_slot(&self, spec: &SandboxSpec) -> Result<SandboxHandle, SandboxError> {
+        let slot = self.slots.claim().await.map_err(|error| match error {
+            SlotError::Exhausted => SandboxError::Exhausted { reason: error.to_string() },
+            SlotError::Park(failure) => create_error(failure),
+            SlotError::Launcher(_) | SlotError::Cgroup(_) | SlotError::Ended | SlotError::Closed => {
+                SandboxError::RuntimeUnavailable { runtime: Runtime::Native, reason: error.to_string() }
+            }
+        })?;
+        let (agent, there) = UnixStream::pair()
+            .map_err(|source| SandboxError::Create { step: "make a socket pair".to_owned(), source })?;
+        match self.order(&slot, spec, there).await {
+            Ok((init_pid, pidfd, oom_kills_before)) => Ok(SandboxHandle {
+                id: spec.id.clone(),
+                init_pid,
+                pidfd,
+                agent: Some(agent),
+                backend: BackendHandle::Native(NativeHandle { slot, oom_kills_before }),
+            }),
+            Err(error) => {
+                // Nothing is known of what the slot holds now.
+                self.slots.forget(slot);
+                Err(error)
+            }
+        }
+    }
+
     async fn order(
         &self,
         slot: &Slot,
@@ -176,6 +202,14 @@ impl NativeExecutor {
             }
         }
     }
+}
+
+/// Whether an error says that the process at the other end of a socket is gone.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+    )
 }
 
 fn create_error(failure: Failure) -> SandboxError {
@@ -287,28 +321,10 @@ impl SandboxExecutor for NativeExecutor {
                 ),
             });
         }
-        let slot = self.slots.claim().await.map_err(|error| match error {
-            SlotError::Exhausted => SandboxError::Exhausted { reason: error.to_string() },
-            SlotError::Park(failure) => create_error(failure),
-            SlotError::Launcher(_) | SlotError::Cgroup(_) | SlotError::Ended | SlotError::Closed => {
-                SandboxError::RuntimeUnavailable { runtime: Runtime::Native, reason: error.to_string() }
-            }
-        })?;
-        let (agent, there) = UnixStream::pair()
-            .map_err(|source| SandboxError::Create { step: "make a socket pair".to_owned(), source })?;
-        match self.order(&slot, spec, there).await {
-            Ok((init_pid, pidfd, oom_kills_before)) => Ok(SandboxHandle {
-                id: spec.id.clone(),
-                init_pid,
-                pidfd,
-                agent: Some(agent),
-                backend: BackendHandle::Native(NativeHandle { slot, oom_kills_before }),
-            }),
-            Err(error) => {
-                // Nothing is known of what the slot holds now.
-                self.slots.forget(slot);
-                Err(error)
-            }
+        // A slot can have died since it was parked: then another is asked, once.
+        match self.create_in_slot(spec).await {
+            Err(SandboxError::Create { source, .. }) if is_gone(&source) => self.create_in_slot(spec).await,
+            other => other,
         }
     }
 
