@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use faas_guest_protocol::{AgentError, AgentErrorKind, ExecRequest, ExecSignal, Frame, FrameKind};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Resource, WaitOptions};
 
 use crate::connection::{Closed, Connection};
 use crate::execution::{Execution, State};
@@ -16,14 +16,26 @@ use crate::sys;
 /// Where the gateway finds the agent.
 const SOCKET: &str = "/.faas/run/agent.sock";
 
-/// The most executions at once: each has a process and three pipes.
-const MAX_EXECUTIONS: usize = 4096;
+/// The most executions at once, whatever the limit of descriptors.
+const MAX_EXECUTIONS: u64 = 4096;
+
+/// Descriptors of one execution: three pipes, and both ends of each while it starts.
+const FDS_PER_EXECUTION: u64 = 3;
+
+/// Descriptors kept free for clients, files and the start of an execution.
+const FDS_KEPT: u64 = 64;
+
+/// How long no client is accepted after one could not be, for want of descriptors or memory.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// The most that is read of a pipe or a socket at once; also the largest output frame.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 struct Agent {
     listener: Option<OwnedFd>,
+    /// Until when the listener is left alone.
+    accept_after: Option<Instant>,
+    max_executions: usize,
     children: OwnedFd,
     clients: BTreeMap<u64, Connection>,
     next_client: u64,
@@ -47,6 +59,8 @@ pub(crate) fn run(first: Option<OwnedFd>) -> ! {
     let Ok(children) = sys::child_events() else { sys::exit(1) };
     let mut agent = Agent {
         listener: None,
+        accept_after: None,
+        max_executions: max_executions(),
         children,
         clients: BTreeMap::new(),
         next_client: 1,
@@ -59,9 +73,20 @@ pub(crate) fn run(first: Option<OwnedFd>) -> ! {
         agent.serve_client(1);
     }
     agent.listener = listen();
+    if agent.listener.is_none() && agent.clients.is_empty() {
+        // Nobody can reach it: perhaps the next one can.
+        sys::exit(1);
+    }
     loop {
         agent.turn();
     }
+}
+
+/// How many executions the limit of descriptors leaves room for.
+fn max_executions() -> usize {
+    let fds = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let fit = (fds.saturating_sub(FDS_KEPT) / FDS_PER_EXECUTION).clamp(1, MAX_EXECUTIONS);
+    usize::try_from(fit).unwrap_or(1)
 }
 
 /// Binds the agent's socket. Without one the agent serves the connections that it has.
@@ -87,7 +112,7 @@ impl Agent {
                 fds.push(PollFd::from_borrowed_fd(fd, flags));
             };
             add(Source::Children, self.children.as_fd(), PollFlags::IN);
-            if let Some(listener) = &self.listener {
+            if let (Some(listener), None) = (&self.listener, self.accept_after) {
                 add(Source::Listener, listener.as_fd(), PollFlags::IN);
             }
             for client in self.clients.values() {
@@ -147,6 +172,7 @@ impl Agent {
             }
         }
         let now = Instant::now();
+        self.accept_after = self.accept_after.filter(|after| now < *after);
         for execution in &mut self.executions {
             if let State::Running(running) = &mut execution.state {
                 running.check_deadline(now);
@@ -173,13 +199,24 @@ impl Agent {
             State::Running(running) => running.deadline,
             State::Receiving { .. } | State::Over => None,
         });
-        let left = deadline.min()?.saturating_duration_since(Instant::now());
+        let left = deadline.chain(self.accept_after).min()?.saturating_duration_since(Instant::now());
         Timespec::try_from(left).ok()
     }
 
     fn accept(&mut self) {
         let Some(listener) = &self.listener else { return };
-        let Ok(socket) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC) else { return };
+        let socket = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+            Ok(socket) => socket,
+            // The client was gone before it was served.
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {
+                return;
+            }
+            // The client stays in the queue, so the listener stays readable.
+            Err(_) => {
+                self.accept_after = Some(Instant::now() + ACCEPT_REST);
+                return;
+            }
+        };
         // A peer outside of this PID namespace has no PID in it. Everybody inside is refused.
         if sys::peer_pid(&socket).is_ok_and(|pid| pid == 0) {
             self.greet(socket);
@@ -222,8 +259,8 @@ impl Agent {
                 let refuse =
                     |message: String| AgentError { kind: AgentErrorKind::BadRequest, message, errno: 0 };
                 match serde_json::from_slice::<ExecRequest>(&frame.payload) {
-                    Ok(_) if self.executions.len() >= MAX_EXECUTIONS => {
-                        let message = format!("{MAX_EXECUTIONS} executions run already");
+                    Ok(_) if self.executions.len() >= self.max_executions => {
+                        let message = format!("{} executions run already", self.executions.len());
                         let failed = AgentError { kind: AgentErrorKind::Limit, message, errno: 0 };
                         client.queue(FrameKind::Error, id, &failed);
                     }
@@ -239,7 +276,7 @@ impl Agent {
                 if let (Ok(order), State::Running(running)) =
                     (serde_json::from_slice::<ExecSignal>(&frame.payload), &execution.state)
                 {
-                    send_signal(running.pid, order);
+                    sys::send_signal(running.pid, order.signal);
                 }
             }
             (Some(FrameKind::Ping), _) => {
@@ -284,14 +321,5 @@ impl Agent {
             .filter_map(|client| client.flush().is_err().then_some(client.id))
             .collect();
         closed.into_iter().for_each(|id| self.forget_client(id));
-    }
-}
-
-fn send_signal(pid: Pid, order: ExecSignal) {
-    // A number that is no signal, or a process that is gone: nothing to be done.
-    if let Some(signal) = Signal::from_named_raw(order.signal) {
-        match rustix::process::kill_process(pid, signal) {
-            Ok(()) | Err(_) => {}
-        }
     }
 }

@@ -137,12 +137,19 @@ fn file_error(failed: &FileError) -> AgentError {
 /// Reads a file of users or groups: nothing where there is none.
 fn read_users(path: &str) -> String {
     use std::io::Read as _;
-    let mut bytes = Vec::new();
-    let file = std::fs::OpenOptions::new().read(true).open(path);
-    match file.and_then(|file| file.take(USERS_BYTES).read_to_end(&mut bytes)) {
-        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(_) => String::new(),
-    }
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let read = || {
+        // Not blocking: a FIFO in its place must not hold up the agent.
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let mut bytes = Vec::new();
+        if file.metadata()?.is_file() {
+            file.take(USERS_BYTES).read_to_end(&mut bytes)?;
+        }
+        io::Result::Ok(bytes)
+    };
+    // One that cannot be read is as good as none: whom it would have named is reported as unknown.
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
 fn identify(user: Option<&str>) -> Result<Identity, AgentError> {
@@ -329,11 +336,13 @@ impl Running {
             }
         }
         let [stdout, stderr] = &self.outputs;
+        // It may have ended by itself just before it would have been killed.
+        let killed = status.terminating_signal() == Some(libc::SIGKILL);
         let report = ExitReport {
             code: status.exit_status(),
             signal: status.terminating_signal(),
-            timed_out: self.timed_out,
-            cancelled: self.cancelled,
+            timed_out: self.timed_out && killed,
+            cancelled: self.cancelled && killed,
             stdout_truncated: stdout.truncated,
             stderr_truncated: stderr.truncated,
             duration_us: u64::try_from((ended - self.started).as_micros()).unwrap_or(u64::MAX).max(1),
@@ -389,33 +398,34 @@ fn start(request: &ExecRequest, identity: &Identity, cwd: &std::path::Path) -> R
         stderr: stderr_write.as_fd(),
     };
     let started = Instant::now();
-    let pid = spawn(&image, identity, &cwd_c, stdio).map_err(|failed| match failed {
-        SpawnError::NotFound => {
-            NotStarted::Exit { code: 127, message: format!("{}: not found\n", image.name) }
-        }
-        SpawnError::NotExecutable(errno) => {
-            NotStarted::Exit { code: 126, message: format!("{}: {}\n", image.name, reason(errno)) }
-        }
-        SpawnError::TooLarge => refused(
-            AgentErrorKind::TooLarge,
-            libc::E2BIG,
-            "arguments and environment together are larger than the kernel takes",
-        ),
-        SpawnError::Fork(errno) => refused(
-            AgentErrorKind::Limit,
-            errno,
-            format!("the sandbox's limits leave no room for a process: {}", describe(errno)),
-        ),
-        SpawnError::Identity(errno) => refused(
-            AgentErrorKind::User,
-            errno,
-            format!("cannot become uid {} gid {}: {}", identity.uid, identity.gid, describe(errno)),
-        ),
-        SpawnError::WorkingDir(errno) => {
-            refused(AgentErrorKind::WorkingDir, errno, format!("{}: {}", cwd.display(), describe(errno)))
-        }
-        SpawnError::Other(errno) => refused(AgentErrorKind::Internal, errno, describe(errno)),
-    })?;
+    let pid =
+        spawn(&image, identity, &cwd_c, stdio, request.cpu_time_limit_s).map_err(|failed| match failed {
+            SpawnError::NotFound => {
+                NotStarted::Exit { code: 127, message: format!("{}: not found\n", image.name) }
+            }
+            SpawnError::NotExecutable(errno) => {
+                NotStarted::Exit { code: 126, message: format!("{}: {}\n", image.name, reason(errno)) }
+            }
+            SpawnError::TooLarge => refused(
+                AgentErrorKind::TooLarge,
+                libc::E2BIG,
+                "arguments and environment together are larger than the kernel takes",
+            ),
+            SpawnError::Fork(errno) => refused(
+                AgentErrorKind::Limit,
+                errno,
+                format!("the sandbox's limits leave no room for a process: {}", describe(errno)),
+            ),
+            SpawnError::Identity(errno) => refused(
+                AgentErrorKind::User,
+                errno,
+                format!("cannot become uid {} gid {}: {}", identity.uid, identity.gid, describe(errno)),
+            ),
+            SpawnError::WorkingDir(errno) => {
+                refused(AgentErrorKind::WorkingDir, errno, format!("{}: {}", cwd.display(), describe(errno)))
+            }
+            SpawnError::Other(errno) => refused(AgentErrorKind::Internal, errno, describe(errno)),
+        })?;
     Ok(Running {
         pid,
         started,

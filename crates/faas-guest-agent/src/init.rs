@@ -7,6 +7,8 @@ use rustix::process::WaitOptions;
 use crate::{keeper, sys};
 
 pub(crate) fn run() -> ExitCode {
+    // The launcher ignores some signals, and what is ignored stays so through exec: programs must not inherit it.
+    sys::reset_signals();
     // SAFETY: the process has one thread.
     let keeper = match unsafe { sys::fork() } {
         Ok(Some(pid)) => pid,

@@ -52,17 +52,19 @@ fn started_by(leader: i32, known: &BTreeSet<i32>, processes: &[Process]) -> BTre
 }
 
 /// How often the table is read again while new processes keep turning up.
-const ROUNDS: usize = 32;
+const ROUNDS: usize = 64;
 
 /// Kills the session of `leader` and all descendants.
 ///
 /// They are stopped first, until no new one turns up: a process that is killed while its parent forks leaves children
-/// behind that nothing connects to it any more.
+/// behind that nothing connects to it any more. The leader's process group is signalled as one, which no fork of a
+/// member outruns.
 pub(crate) fn kill_started_by(leader: Pid) {
-    let leader = leader.as_raw_nonzero().get();
+    let number = leader.as_raw_nonzero().get();
     let mut stopped = BTreeSet::new();
     for _ in 0..ROUNDS {
-        let found = started_by(leader, &stopped, &all());
+        send_to_group(leader, Signal::STOP);
+        let found = started_by(number, &stopped, &all());
         let new: Vec<_> = found.difference(&stopped).copied().collect();
         if new.is_empty() {
             break;
@@ -72,6 +74,7 @@ pub(crate) fn kill_started_by(leader: Pid) {
         }
         stopped.extend(new);
     }
+    send_to_group(leader, Signal::KILL);
     for pid in &stopped {
         send(*pid, Signal::KILL);
     }
@@ -83,6 +86,13 @@ fn send(pid: i32, signal: Signal) {
         match rustix::process::kill_process(pid, signal) {
             Ok(()) | Err(_) => {}
         }
+    }
+}
+
+fn send_to_group(leader: Pid, signal: Signal) {
+    // The group may be empty.
+    match rustix::process::kill_process_group(leader, signal) {
+        Ok(()) | Err(_) => {}
     }
 }
 

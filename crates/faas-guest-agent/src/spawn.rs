@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 
 use rustix::process::Pid;
 
-use crate::program::Image;
+use crate::program::{Candidates, Image, PATH_BYTES};
 use crate::users::Identity;
 
 /// What failed on the way to the program.
@@ -42,8 +42,8 @@ pub(crate) struct Stdio<'a> {
 /// The `oom_score_adj` of programs: when the sandbox's memory runs out the kernel takes one of them and not the agent.
 const OOM_SCORE_ADJ: &[u8] = b"500";
 
-/// The child's stack: its deepest call is execve(2).
-const STACK_BYTES: usize = 64 * 1024;
+/// The child's stack: it holds a path and little else.
+const STACK_BYTES: usize = 32 * 1024;
 
 #[derive(Clone, Copy)]
 #[repr(i32)]
@@ -54,14 +54,16 @@ enum Stage {
     Exec,
 }
 
-struct Context {
+struct Context<'a> {
     stdio: [RawFd; 3],
     uid: libc::uid_t,
     gid: libc::gid_t,
     groups: *const libc::gid_t,
     group_count: usize,
     cwd: *const libc::c_char,
-    candidates: *const *const libc::c_char,
+    /// Seconds of CPU time.
+    cpu_time_limit: Option<u64>,
+    candidates: Candidates<'a>,
     argv: *const *const libc::c_char,
     /// `/bin/sh`, a place for a candidate, then the arguments after the first.
     shell_argv: *mut *const libc::c_char,
@@ -80,8 +82,8 @@ pub(crate) fn spawn(
     identity: &Identity,
     cwd: &CString,
     stdio: Stdio<'_>,
+    cpu_time_limit_s: Option<u64>,
 ) -> Result<Pid, SpawnError> {
-    let candidates = pointers(&image.candidates);
     let argv = pointers(&image.argv);
     let envp = pointers(&image.envp);
     let mut shell_argv = vec![c"/bin/sh".as_ptr(), std::ptr::null()];
@@ -93,14 +95,15 @@ pub(crate) fn spawn(
         groups: identity.groups.as_ptr(),
         group_count: identity.groups.len(),
         cwd: cwd.as_ptr(),
-        candidates: candidates.as_ptr(),
+        cpu_time_limit: cpu_time_limit_s,
+        candidates: Candidates::new(image.name.as_bytes(), image.path.as_bytes()),
         argv: argv.as_ptr(),
         shell_argv: shell_argv.as_mut_ptr(),
         envp: envp.as_ptr(),
         stage: Stage::Setup,
         errno: 0,
     };
-    // A page-aligned stack that nobody else uses: the agent has one thread, and it waits for the child.
+    // A stack that nobody else uses: the agent has one thread, and it waits for the child.
     let mut stack = vec![0u128; STACK_BYTES / size_of::<u128>()];
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: the stack's top is the end of the vector, aligned to 16; with CLONE_VFORK this thread does not go on
@@ -140,7 +143,7 @@ fn errno() -> i32 {
 
 extern "C" fn child(context: *mut libc::c_void) -> libc::c_int {
     // SAFETY: `spawn` passes its own context, which nobody else touches while this runs.
-    let context = unsafe { &mut *context.cast::<Context>() };
+    let context = unsafe { &mut *context.cast::<Context<'_>>() };
     // SAFETY: only system calls on values that `spawn` prepared.
     unsafe { to_program(context) };
     // Only a failure comes here.
@@ -151,7 +154,7 @@ extern "C" fn child(context: *mut libc::c_void) -> libc::c_int {
 ///
 /// # Safety
 /// The pointers of `context` are valid and their lists end in null.
-unsafe fn to_program(context: &mut Context) {
+unsafe fn to_program(context: &mut Context<'_>) {
     // SAFETY: plain system calls; see each.
     unsafe {
         context.stage = Stage::Setup;
@@ -177,7 +180,17 @@ unsafe fn to_program(context: &mut Context) {
                 return;
             }
         }
+        // Everything else of the agent is closed on exec; this holds even where that was forgotten.
+        libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0);
         libc::umask(0o022);
+        if let Some(seconds) = context.cpu_time_limit {
+            // SIGXCPU at the limit, SIGKILL a second later (getrlimit(2)).
+            let limit = libc::rlimit { rlim_cur: seconds, rlim_max: seconds.saturating_add(1) };
+            if libc::setrlimit(libc::RLIMIT_CPU, &raw const limit) != 0 {
+                context.errno = errno();
+                return;
+            }
+        }
 
         context.stage = Stage::Identity;
         // The raw calls: libc's would tell other threads, and this is no thread of the agent.
@@ -196,10 +209,11 @@ unsafe fn to_program(context: &mut Context) {
         }
 
         context.stage = Stage::Exec;
-        let mut candidate = context.candidates;
+        let mut path = [0u8; PATH_BYTES];
         let mut last = libc::ENOENT;
-        while !(*candidate).is_null() {
-            libc::execve(*candidate, context.argv, context.envp);
+        while context.candidates.next_into(&mut path) {
+            let candidate = path.as_ptr().cast::<libc::c_char>();
+            libc::execve(candidate, context.argv, context.envp);
             match errno() {
                 // Not here; perhaps at the next place.
                 error @ (libc::ENOENT | libc::ENOTDIR) => {
@@ -210,7 +224,7 @@ unsafe fn to_program(context: &mut Context) {
                 libc::EACCES => last = libc::EACCES,
                 libc::ENOEXEC => {
                     // A text without `#!`: the shell's (execvp(3)).
-                    *context.shell_argv.add(1) = *candidate;
+                    *context.shell_argv.add(1) = candidate;
                     libc::execve(c"/bin/sh".as_ptr(), context.shell_argv, context.envp);
                     last = libc::ENOEXEC;
                     break;
@@ -220,7 +234,6 @@ unsafe fn to_program(context: &mut Context) {
                     break;
                 }
             }
-            candidate = candidate.add(1);
         }
         context.errno = last;
     }

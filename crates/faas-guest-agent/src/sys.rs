@@ -18,6 +18,32 @@ pub(crate) unsafe fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
+/// Gives every signal its default disposition and blocks none, except that SIGPIPE stays ignored: writing to a pipe
+/// that nobody reads is an error here and not the end.
+pub(crate) fn reset_signals() {
+    // SAFETY: no handler is installed by this program; those of the Rust runtime only word a crash.
+    unsafe {
+        for signal in 1..=MAX_SIGNAL {
+            // SIGKILL, SIGSTOP and the two that libc keeps for itself are refused, and need no reset.
+            libc::signal(signal, if signal == libc::SIGPIPE { libc::SIG_IGN } else { libc::SIG_DFL });
+        }
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// The highest signal number (signal(7), `SIGRTMAX`).
+const MAX_SIGNAL: i32 = 64;
+
+/// Sends a signal, real-time ones too. A number that is none, or a process that is gone: nothing is done.
+pub(crate) fn send_signal(pid: Pid, signal: i32) {
+    if (1..=MAX_SIGNAL).contains(&signal) {
+        // SAFETY: plain integers.
+        unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) };
+    }
+}
+
 /// Ends the process at once.
 pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: it does not return.

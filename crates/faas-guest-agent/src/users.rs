@@ -18,11 +18,19 @@ struct Passwd<'a> {
     home: &'a str,
 }
 
+/// An id. The highest number is none: the kernel takes it for "leave as it is" (setresuid(2)).
+fn id(text: &str) -> Option<u32> {
+    if !text.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok().filter(|id| *id != u32::MAX)
+}
+
 fn passwd_line(line: &str) -> Option<Passwd<'_>> {
     let mut fields = line.split(':');
     let name = fields.next()?;
-    let uid = fields.nth(1)?.parse().ok()?;
-    let gid = fields.next()?.parse().ok()?;
+    let uid = id(fields.nth(1)?)?;
+    let gid = id(fields.next()?)?;
     let home = fields.nth(1)?;
     Some(Passwd { name, uid, gid, home })
 }
@@ -31,7 +39,7 @@ fn passwd_line(line: &str) -> Option<Passwd<'_>> {
 fn group_line(line: &str) -> Option<(&str, u32, &str)> {
     let mut fields = line.split(':');
     let name = fields.next()?;
-    let gid = fields.nth(1)?.parse().ok()?;
+    let gid = id(fields.nth(1)?)?;
     Some((name, gid, fields.next().unwrap_or("")))
 }
 
@@ -43,7 +51,7 @@ pub(crate) fn resolve(user: Option<&str>, passwd: &str, group: &str) -> Result<I
         None => (user.unwrap_or("0"), None),
     };
     let mut entries = passwd.lines().filter_map(passwd_line);
-    let number = user.parse::<u32>().ok();
+    let number = id(user);
     let entry = match number {
         Some(uid) => entries.find(|entry| entry.uid == uid),
         None => entries.find(|entry| entry.name == user),
@@ -55,9 +63,9 @@ pub(crate) fn resolve(user: Option<&str>, passwd: &str, group: &str) -> Result<I
     };
     let gid = match asked_group {
         None => primary,
-        Some(asked) => match asked.parse() {
-            Ok(gid) => gid,
-            Err(_) => group
+        Some(asked) => match id(asked) {
+            Some(gid) => gid,
+            None => group
                 .lines()
                 .filter_map(group_line)
                 .find_map(|(name, gid, _)| (name == asked).then_some(gid))
@@ -115,5 +123,15 @@ mod tests {
         assert!(resolve(Some("ann:wheel"), PASSWD, GROUP).unwrap_err().contains("\"wheel\""));
         assert!(resolve(Some("-1"), PASSWD, GROUP).is_err());
         assert!(resolve(Some(""), PASSWD, GROUP).is_err());
+        assert!(resolve(Some("ann:"), PASSWD, GROUP).is_err());
+    }
+
+    #[test]
+    fn the_number_that_means_no_change_is_no_id() {
+        assert!(resolve(Some("4294967295"), PASSWD, GROUP).is_err());
+        assert!(resolve(Some("0:4294967295"), PASSWD, GROUP).is_err());
+        let passwd = "eve:x:4294967295:0::/:/bin/sh\n";
+        assert!(resolve(Some("eve"), passwd, "").is_err());
+        assert!(resolve(Some("+5"), PASSWD, GROUP).is_err());
     }
 }
