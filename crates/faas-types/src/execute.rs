@@ -10,7 +10,7 @@ use crate::{ExecutionId, RequestId};
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "it is neither a string nor an array of strings")]
 pub enum CommandLine {
     /// A string: run by `/bin/sh -c`.
     Shell(String),
