@@ -1,1 +1,25 @@
-//! The HTTP gateway.
+//! The HTTP gateway: takes requests, checks them, calls the engine once and answers. It knows no backend.
+//!
+//! `config` reads the settings; `serve` accepts connections; `app` is what every request passes through; `routes` is
+//! the one table of routes, whose handlers use `extract`, `validate` and `response`; `error` makes every error answer.
+#![forbid(unsafe_code)]
+
+mod app;
+mod body_budget;
+pub mod config;
+mod error;
+mod executions;
+mod extract;
+mod handlers;
+mod layers;
+mod logging;
+mod offload;
+mod openapi;
+mod response;
+mod routes;
+pub mod run;
+mod serve;
+mod state;
+mod validate;
+
+pub use openapi::openapi_json;

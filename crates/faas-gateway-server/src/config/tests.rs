@@ -1,0 +1,169 @@
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write as _;
+
+use faas_executor::sandbox::Limits;
+
+use super::{Config, ConfigError, Invocation, Surroundings};
+
+const HOST: Limits = Limits { memory_bytes: 4 << 30, cpu_millicores: 4000, pids: 32_768, disk_bytes: None };
+
+fn invocation(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    root: bool,
+) -> Result<Invocation, ConfigError> {
+    let arguments =
+        std::iter::once("faas-gateway-server").chain(arguments.iter().copied()).map(OsString::from);
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let surroundings = Surroundings { environment: environment.collect(), root, host: HOST };
+    Config::from_process(arguments, &surroundings)
+}
+
+fn config(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    match invocation(arguments, environment, true)? {
+        Invocation::Serve(config) => Ok(*config),
+        Invocation::Print(text) => panic!("{text}"),
+    }
+}
+
+fn refused(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let message = config(arguments, environment).unwrap_err().to_string();
+    assert!(!message.contains('\n'), "one line: {message:?}");
+    message
+}
+
+fn file(text: &str) -> (tempfile::NamedTempFile, String) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    (file, path)
+}
+
+#[test]
+fn nothing_given_is_the_documented_defaults() {
+    let config = config(&[], &[]).unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.data_dir.to_str(), Some("/var/lib/faas"));
+    assert_eq!((config.default_image.as_str(), config.log_filter.as_str()), ("host", "info"));
+    assert_eq!((config.max_concurrent, config.max_queued, config.native_slots), (16, 1024, 8));
+    assert_eq!((config.max_body_bytes, config.max_body_bytes_total), (16 << 20, 256 << 20));
+    assert_eq!((config.limits.timeout_ms.default, config.limits.timeout_ms.max), (30_000, 3_600_000));
+    assert_eq!((config.limits.memory_mb.default, config.limits.memory_mb.max), (512, 4096));
+    assert_eq!((config.limits.cpu_millicores.default, config.limits.cpu_millicores.max), (1000, 4000));
+}
+
+#[test]
+fn an_argument_wins_over_the_environment_and_that_over_the_file() {
+    let (_file, path) = file(
+        "max_concurrent = 1\nmax_queued = 1\nnative_slots = 1\ndefault_cpu_cores = 0.5\nlog_format = \"json\"",
+    );
+    let environment = [("FAAS_CONFIG", &*path), ("FAAS_MAX_CONCURRENT", "2"), ("FAAS_MAX_QUEUED", "2")];
+    let config = config(&["--max-concurrent", "3"], &environment).unwrap();
+    assert_eq!((config.max_concurrent, config.max_queued, config.native_slots), (3, 2, 1));
+    assert_eq!(config.limits.cpu_millicores.default, 500);
+    assert_eq!(config.log_format, super::LogFormat::Json);
+}
+
+#[test]
+fn unknown_names_are_refused_with_what_was_meant() {
+    assert!(refused(&[], &[("FAAS_LISTE", "x")]).contains("did you mean FAAS_LISTEN?"));
+    assert!(refused(&["--max-queud", "3"], &[]).contains("--max-queued"));
+    assert!(refused(&["serve"], &[]).contains("serve"));
+    let (_file, path) = file("max_body_byte = 1");
+    let message = refused(&["--config", &path], &[]);
+    assert!(
+        message.contains("max_body_byte") && message.contains("did you mean max_body_bytes?"),
+        "{message}"
+    );
+    let (_file, path) = file("config = \"other.toml\"");
+    assert!(refused(&["--config", &path], &[]).contains("config"));
+}
+
+#[test]
+fn variables_of_scripts_and_tests_are_passed_over_and_empty_ones_count_as_not_set() {
+    let environment =
+        [("FAAS_BASE_URL", "x"), ("FAAS_GATEWAY_BIN", "y"), ("FAAS_SKIP_LOG", "z"), ("FAAS_LISTEN", "")];
+    assert_eq!(config(&[], &environment).unwrap().listen.port(), 8080);
+}
+
+#[test]
+fn bad_values_name_the_option() {
+    assert!(refused(&["--max-concurrent", "0"], &[]).contains("max_concurrent"));
+    assert!(refused(&[], &[("FAAS_MAX_BODY_BYTES", "-1")]).contains("FAAS_MAX_BODY_BYTES"));
+    assert!(refused(&["--default-cpu-cores", "NaN"], &[]).contains("default_cpu_cores"));
+    assert!(refused(&["--max-memory-mb", "999999"], &[]).contains("max_memory_mb"));
+    assert!(refused(&["--max-body-bytes-total", "5"], &[]).contains("max_body_bytes_total"));
+    assert!(refused(&["--log-format", "xml"], &[]).contains("xml"));
+    assert!(refused(&["--runtime", "podman"], &[]).contains("podman"));
+    assert!(refused(&["--data-dir", ""], &[]).contains("data-dir"));
+    assert!(refused(&["--default-image", "a b"], &[]).contains("default_image"));
+    assert!(refused(&["--config", "/no/such/file.toml"], &[]).contains("/no/such/file.toml"));
+    assert!(refused(&[], &[("RUST_LOG", "a=b=c")]).contains("RUST_LOG"));
+}
+
+#[test]
+fn a_broken_file_is_refused_with_the_line() {
+    let (_file, path) = file("max_queued = 1\nlisten = ");
+    assert!(refused(&["--config", &path], &[]).contains("line 2"));
+    let (_file, path) = file("max_queued = 1\nmax_concurrent = \"many\"");
+    assert!(refused(&["--config", &path], &[]).contains("line 2"));
+}
+
+#[test]
+fn only_loopback_is_served() {
+    for good in ["127.0.0.1:0", "127.8.8.8:1", "[::1]:0", "localhost:0"] {
+        config(&["--listen", good], &[]).unwrap();
+    }
+    for bad in ["0.0.0.0:8080", "[::]:8080", "10.0.0.1:80"] {
+        assert!(refused(&["--listen", bad], &[]).contains("no authentication"), "{bad}");
+    }
+    for bad in ["8080", "127.0.0.1", "example.org:80", "127.0.0.1:99999"] {
+        assert!(refused(&["--listen", bad], &[]).contains("--listen"), "{bad}");
+    }
+}
+
+#[test]
+fn a_default_beyond_its_maximum_is_refused_and_a_built_in_one_gives_way() {
+    let message = refused(&["--default-memory-mb", "100", "--max-memory-mb", "50"], &[]);
+    assert!(message.contains("default_memory_mb"), "{message}");
+    assert_eq!(config(&["--max-memory-mb", "50"], &[]).unwrap().limits.memory_mb.default, 50);
+}
+
+#[test]
+fn an_ordinary_user_keeps_its_data_at_home() {
+    let at = |environment: &[(&str, &str)]| match invocation(&[], environment, false) {
+        Ok(Invocation::Serve(config)) => config.data_dir.to_str().unwrap().to_owned(),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(at(&[("HOME", "/home/ann"), ("XDG_DATA_HOME", "/data")]), "/data/faas");
+    assert_eq!(at(&[("HOME", "/home/ann"), ("XDG_DATA_HOME", "relative")]), "/home/ann/.local/share/faas");
+    assert!(at(&[]).contains("data_dir"));
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    for (argument, expected) in [("--help", "--max-body-bytes"), ("--version", env!("CARGO_PKG_VERSION"))] {
+        match invocation(&[argument], &[], true).unwrap() {
+            Invocation::Print(text) => assert!(text.contains(expected), "{text}"),
+            Invocation::Serve(_) => panic!("{argument} serves"),
+        }
+    }
+}
+
+#[test]
+fn every_option_is_taken_from_each_place() {
+    let known: BTreeMap<_, _> =
+        super::environment::names().into_iter().map(|name| (name.clone(), name)).collect();
+    assert!(known.len() > 20 && known.contains_key("listen"));
+    let text = "listen = \"127.0.0.1:1\"\ndata_dir = \"/d\"\nruntime = \"native\"\n";
+    let (_file, path) = file(text);
+    let config = config(&["--config", &path], &[]).unwrap();
+    assert_eq!((config.listen.port(), config.data_dir.to_str()), (1, Some("/d")));
+}
+
+/// `FAAS_UPDATE=1` writes the page anew.
+#[test]
+fn the_reference_page_is_that_of_the_options() {
+    crate::openapi::assert_checked_in("docs/configuration.md", &super::reference::markdown());
+}

@@ -1,0 +1,101 @@
+//! `POST /api/v1/execute`.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use faas_types::{ErrorCode, ExecuteRequest, ExecuteResponse, FieldError, RequestId};
+
+use crate::error::ApiError;
+use crate::extract::JsonBody;
+use crate::openapi::Problems;
+use crate::state::Shared;
+use crate::{offload, response, validate};
+
+/// Run one command in a fresh sandbox
+///
+/// The sandbox is made for this request and destroyed after it. A command that fails is a 200 with its `exit_code`; a
+/// client that closes its connection cancels its execution.
+#[utoipa::path(
+    post,
+    path = "/api/v1/execute",
+    tag = "executions",
+    request_body = ExecuteRequest,
+    responses(
+        (status = 200, description = "The command ran, whatever its exit code", body = ExecuteResponse),
+        Problems,
+    ),
+)]
+pub(crate) async fn execute(
+    State(state): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<JsonBody<ExecuteRequest>, ApiError>,
+) -> Result<Response, ApiError> {
+    let JsonBody { value, bytes, room: _room } = body?;
+    refuse_what_is_not_there(&uri, &headers)?;
+    let (rules, id) = (state.limits, request_id.clone());
+    let spec = offload::by_size(bytes, move || validate::validate(value, id, &rules)).await??;
+    let outcome = match state.engine.execute(spec).await {
+        Ok(outcome) => outcome,
+        Err(error) => return Err(ApiError::from_engine(error, &request_id)),
+    };
+    let bytes = outcome.stdout.len() + outcome.stderr.len();
+    let answer =
+        move || response::execute_response(outcome, request_id).map(|answer| Json(answer).into_response());
+    offload::by_size(bytes, answer).await?
+}
+
+/// Headers and parameters of the contract that this version does not act on are refused, not ignored.
+fn refuse_what_is_not_there(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+    if uri.query().is_some_and(|query| !query.is_empty()) {
+        let message = "this route has no query parameters; everything goes into the body".to_owned();
+        return Err(ApiError::invalid(vec![FieldError { pointer: String::new(), message }]));
+    }
+    let unsupported = |detail: &str| Err(ApiError::new(ErrorCode::Unsupported, detail));
+    if headers.contains_key("idempotency-key") {
+        return unsupported(
+            "this version keeps no idempotency keys; send the request without idempotency-key",
+        );
+    }
+    let accepted = || {
+        headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .map(|range| range.split(';').next().unwrap_or_default().trim())
+    };
+    let is_stream = |kind: &str| {
+        kind.eq_ignore_ascii_case("text/event-stream") || kind.eq_ignore_ascii_case("application/x-ndjson")
+    };
+    let is_json = |kind: &str| kind.eq_ignore_ascii_case("application/json") || kind == "*/*";
+    if accepted().any(is_stream) && !accepted().any(is_json) {
+        return unsupported("this version does not stream an execution's output; accept application/json");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+    use super::refuse_what_is_not_there;
+
+    fn refused(uri: &'static str, header: &'static str, value: &'static str) -> bool {
+        let name = HeaderName::from_static(header);
+        let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
+        refuse_what_is_not_there(&Uri::from_static(uri), &headers).is_err()
+    }
+
+    #[test]
+    fn what_the_contract_has_and_this_version_does_not_is_refused() {
+        assert!(refused("/api/v1/execute?wait=false", "x-a", "b"));
+        assert!(refused("/api/v1/execute", "idempotency-key", "k"));
+        assert!(refused("/api/v1/execute", "accept", "text/event-stream"));
+        assert!(refused("/api/v1/execute", "accept", "application/x-ndjson;q=1, text/html"));
+        assert!(!refused("/api/v1/execute", "accept", "text/event-stream, application/json"));
+        assert!(!refused("/api/v1/execute", "accept", "*/*"));
+    }
+}

@@ -1,0 +1,152 @@
+//! `GET /health`, `/livez` and `/readyz`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use faas_types::{
+    Capabilities, ErrorCode, Health, HealthStatus, LimitsSupport, Problem, Runtime, RuntimeCapabilities,
+    RuntimeHealth,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::version::VERSION;
+use crate::error::ApiError;
+use crate::state::Shared;
+
+/// The body of `/livez` and `/readyz`.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub(crate) struct Probe {
+    /// Always `ok`; anything else is not a 200.
+    status: &'static str,
+}
+
+const OK: Probe = Probe { status: "ok" };
+
+/// The server's health
+///
+/// `healthy` and `degraded` are 200, `unhealthy` is 503 with the same body. `degraded` means that the default runtime
+/// works and does not enforce every limit.
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "server",
+    responses(
+        (status = 200, description = "It works", body = Health),
+        (status = 503, description = "It cannot run a sandbox", body = Health),
+    ),
+)]
+pub(crate) async fn health(State(state): State<Shared>) -> (StatusCode, Json<Health>) {
+    let uptime_ms = u64::try_from(state.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let health = of(state.engine.capabilities().await, uptime_ms);
+    let status = match health.status {
+        HealthStatus::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
+        HealthStatus::Healthy | HealthStatus::Degraded => StatusCode::OK,
+    };
+    (status, Json(health))
+}
+
+/// Whether the process answers
+#[utoipa::path(
+    get,
+    path = "/livez",
+    tag = "server",
+    responses((status = 200, description = "It does", body = Probe)),
+)]
+pub(crate) async fn livez() -> Json<Probe> {
+    Json(OK)
+}
+
+/// Whether the server takes work
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "server",
+    responses(
+        (status = 200, description = "It does", body = Probe),
+        (status = 501, description = "runtime_unavailable: no runtime can be used on this host", body = Problem,
+            content_type = "application/problem+json"),
+        (status = 503, description = "overloaded: it is shutting down", body = Problem,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn readyz(State(state): State<Shared>) -> Result<Json<Probe>, ApiError> {
+    if state.is_draining() {
+        return Err(ApiError::new(ErrorCode::Overloaded, "the server is shutting down"));
+    }
+    let capabilities = state.engine.capabilities().await;
+    match capabilities.default_runtime {
+        Some(_) => Ok(Json(OK)),
+        None => Err(ApiError::new(ErrorCode::RuntimeUnavailable, reasons(&capabilities))),
+    }
+}
+
+fn reasons(capabilities: &Capabilities) -> String {
+    let reasons = capabilities.runtimes.iter();
+    let reasons = reasons.filter_map(|(runtime, of)| Some(format!("{runtime}: {}", of.reason.as_ref()?)));
+    reasons.collect::<Vec<_>>().join("; ")
+}
+
+fn of(capabilities: Capabilities, uptime_ms: u64) -> Health {
+    let available = |name| capabilities.runtimes.get(&name).is_some_and(|runtime| runtime.available);
+    let (docker, firecracker) = (available(Runtime::Docker), available(Runtime::Firecracker));
+    let default = capabilities.default_runtime.and_then(|default| capabilities.runtimes.get(&default));
+    let status = match default {
+        None => HealthStatus::Unhealthy,
+        Some(default) if unenforced(&default.limits).is_empty() => HealthStatus::Healthy,
+        Some(_) => HealthStatus::Degraded,
+    };
+    let runtimes = capabilities.runtimes.into_iter().map(|(name, of)| (name, runtime_health(of))).collect();
+    Health { status, version: VERSION.to_owned(), uptime_ms, runtimes, docker, firecracker }
+}
+
+fn runtime_health(of: RuntimeCapabilities) -> RuntimeHealth {
+    let unenforced_limits = if of.available { unenforced(&of.limits) } else { Vec::new() };
+    RuntimeHealth { available: of.available, reason: of.reason, unenforced_limits }
+}
+
+fn unenforced(limits: &LimitsSupport) -> Vec<String> {
+    let members = [
+        ("memory_mb", &limits.memory),
+        ("cpu_cores", &limits.cpu),
+        ("pids_limit", &limits.pids),
+        ("disk_mb", &limits.disk),
+    ];
+    let unsupported = members.into_iter().filter(|(_, support)| !support.supported);
+    unsupported.map(|(name, support)| format!("{name}: {}", support.detail)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use faas_types::{Capabilities, HealthStatus, LimitSupport, LimitsSupport, Runtime, RuntimeCapabilities};
+
+    use super::of;
+
+    fn status(available: bool, disk: LimitSupport) -> (HealthStatus, Vec<String>) {
+        let yes = || LimitSupport::yes("x");
+        let native = RuntimeCapabilities {
+            available,
+            limits: LimitsSupport { memory: yes(), cpu: yes(), pids: yes(), disk },
+            ..RuntimeCapabilities::default()
+        };
+        let health = of(
+            Capabilities {
+                default_runtime: available.then_some(Runtime::Native),
+                default_image: "host".to_owned(),
+                runtimes: BTreeMap::from([(Runtime::Native, native)]),
+            },
+            0,
+        );
+        (health.status, health.runtimes[&Runtime::Native].unenforced_limits.clone())
+    }
+
+    #[test]
+    fn health_is_as_good_as_the_default_runtime() {
+        assert_eq!(status(true, LimitSupport::yes("x")), (HealthStatus::Healthy, vec![]));
+        let unenforced = vec!["disk_mb: no loop devices".to_owned()];
+        assert_eq!(status(true, LimitSupport::no("no loop devices")), (HealthStatus::Degraded, unenforced));
+        assert_eq!(status(false, LimitSupport::yes("x")).0, HealthStatus::Unhealthy);
+    }
+}

@@ -1,0 +1,37 @@
+//! The one table of routes. The contract at `/openapi.json` is made from it.
+
+use axum::Router;
+use axum::routing::get;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::handlers::{capabilities, docs, execute, health, version};
+use crate::state::Shared;
+
+/// The routes of the contract.
+fn contract() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(crate::openapi::base())
+        .routes(routes!(execute::execute))
+        .routes(routes!(capabilities::capabilities))
+        .routes(routes!(health::health))
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(version::version))
+}
+
+/// All routes: the contract and its documentation. What matches none is answered by [`crate::app`].
+pub(crate) fn router() -> Router<Shared> {
+    let (router, _) = contract().split_for_parts();
+    router
+        .route("/openapi.json", get(docs::openapi))
+        .route("/docs", get(docs::to_index))
+        .route("/docs/", get(docs::index))
+        .route("/docs/{*file}", get(docs::file))
+        .route("/docs/errors/{code}", get(docs::error_page))
+}
+
+/// What the table says of itself.
+pub(crate) fn openapi() -> OpenApi {
+    contract().into_openapi()
+}

@@ -1,0 +1,165 @@
+//! Connections: accepted one by one, served as HTTP/1.1 or HTTP/1.0, counted, and brought to an end in bounded time.
+//!
+//! A connection whose client goes away is dropped, and with it the future of the request that it was waiting for.
+
+mod lingering;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::{App, ConnectionFlags};
+use lingering::Lingering;
+
+/// The most that is kept of a request's head, in bytes.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// How long to wait after an error of `accept` that another try would meet again, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What connections may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionLimits {
+    /// How many there are at once.
+    pub(crate) connections: usize,
+    /// In which time the head of a request must have arrived; also how long a connection may be idle between two.
+    pub(crate) head_timeout: Duration,
+}
+
+/// All connections of one port.
+pub(crate) struct Server {
+    connections: TaskTracker,
+    draining: CancellationToken,
+    aborted: CancellationToken,
+}
+
+impl Server {
+    /// Begins to accept.
+    pub(crate) fn start(listener: TcpListener, app: App, limits: ConnectionLimits) -> Self {
+        let server = Self {
+            connections: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            aborted: CancellationToken::new(),
+        };
+        let accepting = Accepting {
+            listener,
+            app,
+            limits,
+            connections: server.connections.clone(),
+            draining: server.draining.clone(),
+            aborted: server.aborted.clone(),
+        };
+        server.connections.spawn(accepting.run());
+        server
+    }
+
+    /// Closes the port and asks every connection to end after the request that it is serving.
+    pub(crate) fn stop_accepting(&self) {
+        self.draining.cancel();
+        self.connections.close();
+    }
+
+    /// Resolves when no connection is left.
+    pub(crate) async fn all_closed(&self) {
+        self.connections.wait().await;
+    }
+
+    /// Drops every connection, and with it what it was serving.
+    pub(crate) fn abort(&self) {
+        self.aborted.cancel();
+    }
+}
+
+struct Accepting {
+    listener: TcpListener,
+    app: App,
+    limits: ConnectionLimits,
+    connections: TaskTracker,
+    draining: CancellationToken,
+    aborted: CancellationToken,
+}
+
+impl Accepting {
+    async fn run(self) {
+        let places = Arc::new(Semaphore::new(self.limits.connections.min(Semaphore::MAX_PERMITS)));
+        loop {
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, self.listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                () = self.draining.cancelled() => return,
+                next = next => next,
+            };
+            // The semaphore is never closed.
+            let Ok(place) = place else { return };
+            match accepted {
+                Ok((stream, _)) => self.spawn(stream, place),
+                Err(error) if is_of_the_connection(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
+        let (app, aborted) = (self.app.clone(), self.aborted.clone());
+        let served = serve(stream, app, self.draining.clone(), self.limits.head_timeout);
+        self.connections.spawn(async move {
+            tokio::select! {
+                () = aborted.cancelled() => {}
+                () = served => {}
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Whether `accept` failed for the connection that it was about, which is gone (accept(2)).
+fn is_of_the_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset
+    )
+}
+
+async fn serve(stream: TcpStream, app: App, draining: CancellationToken, head_timeout: Duration) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY");
+    }
+    let flags = ConnectionFlags::default();
+    let stream = Lingering::new(stream, Arc::clone(&flags.unread));
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let (app, flags) = (app.clone(), flags.clone());
+        async move { Ok::<_, Infallible>(app.handle(request.map(Body::new), &flags).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // The client's doing: it went away, sent something that is not HTTP, or nothing in time.
+        tracing::debug!(%error, "connection ended");
+    }
+}

@@ -1,0 +1,34 @@
+//! What all requests share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::body_budget::BodyBudget;
+use crate::config::LimitRules;
+use crate::executions::Executions;
+
+/// The server's state. One, behind an `Arc`.
+pub(crate) struct State {
+    pub(crate) engine: Box<dyn Executions>,
+    pub(crate) limits: LimitRules,
+    pub(crate) bodies: BodyBudget,
+    /// How long a body may take to arrive.
+    pub(crate) body_timeout: Duration,
+    pub(crate) started: Instant,
+    /// Whether the server is shutting down.
+    pub(crate) draining: AtomicBool,
+}
+
+/// [`State`] as handlers get it.
+pub(crate) type Shared = Arc<State>;
+
+impl State {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,130 @@
+//! Makes an execution out of a request, or says everything that is wrong with it. Pure: nothing here looks at the host.
+//!
+//! What cannot be known without a sandbox (whether a directory or a user is there) is the guest agent's to say.
+
+mod command;
+mod files;
+mod limits;
+mod names;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use faas_executor::ExecuteSpec;
+use faas_types::{ErrorCode, ExecuteRequest, FieldError, RequestId};
+
+use crate::config::LimitRules;
+use crate::error::ApiError;
+
+/// Everything found wrong so far.
+#[derive(Debug, Default)]
+struct Findings(Vec<FieldError>);
+
+impl Findings {
+    fn add(&mut self, pointer: impl Into<String>, message: impl Into<String>) {
+        self.0.push(FieldError { pointer: pointer.into(), message: message.into() });
+    }
+
+    /// Text that becomes a C string cannot hold a NUL byte.
+    fn no_nul(&mut self, pointer: &str, text: &str) -> bool {
+        let found = text.contains('\0');
+        if found {
+            self.add(pointer, "must not contain a NUL byte");
+        }
+        !found
+    }
+
+    fn base64(&mut self, pointer: &str, text: &str) -> Option<Vec<u8>> {
+        match STANDARD.decode(text) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.add(pointer, format!("is not base64 (RFC 4648, section 4, with padding): {error}"));
+                None
+            }
+        }
+    }
+}
+
+/// The execution that a request asks for.
+///
+/// # Errors
+/// `invalid_request` with all that is wrong; `unsupported` for what is valid and not done here.
+pub(crate) fn validate(
+    request: ExecuteRequest,
+    request_id: RequestId,
+    rules: &LimitRules,
+) -> Result<ExecuteSpec, ApiError> {
+    let mut findings = Findings::default();
+    let program = command::program(request.command, &request.env_vars.0, &mut findings);
+    command::env(&request.env_vars.0, &mut findings);
+    if let Some(image) = &request.image {
+        names::image(image, &mut findings);
+    }
+    if let Some(working_dir) = &request.working_dir {
+        names::working_dir(working_dir, &mut findings);
+    }
+    if let Some(user) = &request.user {
+        names::user(user, &mut findings);
+    }
+    names::labels(&request.labels, &mut findings);
+    let stdin = stdin(request.stdin, request.stdin_base64, &mut findings);
+    let asked = limits::Asked {
+        timeout_ms: request.timeout_ms,
+        memory_mb: request.memory_mb,
+        cpu_cores: request.cpu_cores,
+        pids_limit: request.pids_limit,
+        disk_mb: request.disk_mb,
+        max_output_bytes: request.max_output_bytes,
+    };
+    let granted = limits::limits(&asked, rules, &mut findings);
+    let mut files = files::files(request.files, &mut findings);
+    files.extend(files::secrets(request.secrets, &mut findings));
+    files::fit(&files, &granted.sandbox, &mut findings);
+
+    let Some(program) = program.filter(|_| findings.0.is_empty()) else {
+        return Err(ApiError::invalid(findings.0));
+    };
+    if request.cache_key.is_some() {
+        return Err(ApiError::new(
+            ErrorCode::Unsupported,
+            "cache_key: only the mode `cached` shares a sandbox between requests, and this version does not have it",
+        ));
+    }
+    Ok(ExecuteSpec {
+        request_id,
+        program,
+        env: request.env_vars.0,
+        image: request.image,
+        runtime: request.runtime,
+        working_dir: request.working_dir,
+        user: request.user,
+        stdin,
+        files,
+        timeout: granted.timeout,
+        limits: granted.sandbox,
+        network: request.network,
+        max_output_bytes: granted.max_output_bytes,
+        labels: request.labels,
+    })
+}
+
+/// What is wrong with the name of an image, if anything is.
+pub(crate) fn image_problem(image: &str) -> Option<String> {
+    let mut findings = Findings::default();
+    names::image(image, &mut findings);
+    findings.0.pop().map(|finding| finding.message)
+}
+
+fn stdin(text: Option<String>, base64: Option<String>, findings: &mut Findings) -> Option<Vec<u8>> {
+    match (text, base64) {
+        (Some(_), Some(_)) => {
+            findings.add("/stdin_base64", "must not be given together with stdin");
+            None
+        }
+        (Some(text), None) => Some(text.into_bytes()),
+        (None, Some(text)) => findings.base64("/stdin_base64", &text),
+        (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
