@@ -235,6 +235,7 @@ run_step() {
     verdict "$name" "$code" $((SECONDS - begin))
     return
   fi
+  if [ "$name" = leaks ] && [ -n "$server_pid" ]; then stop_server || code=$?; fi
   # A job of its own, in a process group of its own, so that it can be ended whole; -e holds in it.
   set -m
   (

@@ -6,6 +6,7 @@ must exit with 0. A block `text output` right after it says what it must print: 
 this order; `...` in a line stands for anything. `localhost:8080` becomes the address in FAAS_BASE_URL.
 """
 
+import itertools
 import os
 import re
 import subprocess
@@ -66,7 +67,7 @@ def main(paths: list[str]) -> int:
     for path in paths:
         text = Path(path).read_text(encoding="utf-8")
         blocks = list(FENCE.finditer(text))
-        for block, after in zip(blocks, [*blocks[1:], None], strict=True):
+        for block, after in itertools.zip_longest(blocks, blocks[1:]):
             words = block["info"].split()
             if words[1:] != ["test"]:
                 continue

@@ -6,7 +6,7 @@ set -euo pipefail
 for exe in /proc/[0-9]*/exe; do
   path=$(readlink "$exe" 2>/dev/null) || continue
   case $path in
-    *faas-gateway-server* | *faas-guest* | *faas-bench*)
+    *faas-gateway-server* | *faas-guest* | *faas-bench* | */.faas/agent)
       pid=${exe#/proc/}
       echo "process ${pid%/exe} $path"
       ;;

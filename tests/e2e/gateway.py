@@ -11,6 +11,7 @@ import tempfile
 import threading
 from pathlib import Path
 from queue import Empty, Queue
+from typing import ClassVar
 
 import leftovers
 
@@ -40,6 +41,9 @@ def program() -> Path:
 class Gateway:
     """A running gateway."""
 
+    running: ClassVar[set[int]] = set()
+    """PIDs of all that run."""
+
     def __init__(
         self, data_dir: Path | None = None, *arguments: str, environment: dict[str, str] | None = None
     ) -> None:
@@ -56,6 +60,7 @@ class Gateway:
                 env=os.environ | {"RUST_LOG": "debug"} | (environment or {}),
                 text=True,
             )
+        self.running.add(self.process.pid)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
@@ -73,6 +78,7 @@ class Gateway:
             self.kill()
             raise AssertionError(f"the gateway did not stop on SIGTERM; its log:\n{self.log_text()}") from None
         self._reader.join()
+        self.running.discard(self.process.pid)
         return code
 
     def kill(self) -> None:
@@ -80,12 +86,13 @@ class Gateway:
         self.process.kill()
         self.process.wait()
         self._reader.join()
+        self.running.discard(self.process.pid)
 
     def stop_and_check(self) -> None:
         """Stops it; asserts that it ended well and left nothing on the machine."""
         code = self.stop()
         assert code == 0, f"exit code {code} after SIGTERM; its log:\n{self.log_text()}"
-        left = leftovers.eventually(lambda: leftovers.children() + leftovers.marked(self.marks()))
+        left = leftovers.eventually(lambda: leftovers.children(self.running) + leftovers.marked(self.marks()))
         assert left == [], f"left behind: {left}; its log:\n{self.log_text()}"
         self.remove()
 

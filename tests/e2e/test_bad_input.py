@@ -168,7 +168,8 @@ def send_much(url: str, head: str, chunk: bytes, size: int) -> bytes:
         sent = 0
         while sent < size:
             try:
-                sent += connection.send(chunk)
+                # What was not taken of a chunk goes first, so that the chunks stay whole.
+                sent += connection.send(chunk[sent % len(chunk) :])
             except BlockingIOError:
                 pass
             except (BrokenPipeError, ConnectionResetError):

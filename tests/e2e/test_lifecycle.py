@@ -160,6 +160,9 @@ def connection_refused(url: str) -> bool:
         socket.create_connection((parts.hostname, parts.port), timeout=5).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        # Caught in the listener's queue when it was closed.
+        return False
     return False
 
 

@@ -21,6 +21,9 @@ pub const EXIT_USAGE: u8 = 64;
 /// How long answers may take to go out after everything that ran was ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
+/// How long the removal of sandboxes may take before they are ended together with all else.
+const LAST_REMOVALS: Duration = Duration::from_secs(10);
+
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
 enum RunError {
@@ -123,7 +126,8 @@ async fn serve(config: Config) -> Result<ExitCode, RunError> {
 async fn end(server: Server, engine: &Engine, drain_timeout: Duration) {
     server.stop_accepting();
     if tokio::time::timeout(drain_timeout, server.all_closed()).await.is_ok() {
-        engine.shutdown(Duration::ZERO).await;
+        // Nothing runs any more; the last sandboxes are still being removed.
+        engine.shutdown(LAST_REMOVALS).await;
         return;
     }
     tracing::warn!("requests are still running after the drain timeout; they are ended");

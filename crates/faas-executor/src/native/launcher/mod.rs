@@ -82,46 +82,70 @@ fn run() -> io::Result<()> {
     launcher.serve()
 }
 
+/// What comes of one event.
+enum Turn {
+    /// The next event is waited for.
+    Next,
+    /// The server is gone.
+    ServerGone,
+    /// This is the forked process of a new slot.
+    Slot { number: u32, socket: OwnedFd, cgroup: SlotCgroup },
+}
+
 impl Launcher {
+    /// Serves until the server is gone, then ends what is in the slots. Whatever goes wrong in between ends the same
+    /// way: a launcher that cannot work leaves nothing behind.
     fn serve(mut self) -> io::Result<()> {
-        loop {
-            let (server, children) = {
-                let mut fds =
-                    [PollFd::new(&self.server, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
-                match rustix::event::poll(&mut fds, None) {
-                    Err(rustix::io::Errno::INTR) => continue,
-                    other => other?,
-                };
-                (!fds[0].revents().is_empty(), !fds[1].revents().is_empty())
-            };
-            if children {
-                self.reap()?;
-            }
-            if server {
-                match receive(&self.server) {
-                    Ok(Some((LauncherCommand::MakeSlot { slot }, fds))) => {
-                        self = self.make_slot(slot, fds)?
-                    }
-                    Ok(Some((LauncherCommand::SetUp(_), _))) => {
-                        return Err(io::Error::new(io::ErrorKind::InvalidData, "set up twice"));
-                    }
-                    Ok(None) => return self.end(),
-                    Err(error) => {
-                        self.end()?;
-                        return Err(error);
-                    }
+        let served = loop {
+            match self.turn() {
+                Ok(Turn::Next) => {}
+                Ok(Turn::ServerGone) => break Ok(()),
+                Ok(Turn::Slot { number, socket, cgroup }) => {
+                    // The launcher's descriptors are not the slot's.
+                    let Self { trees, seccomp, server: _, children: _, cgroups: _, slots: _ } = self;
+                    Slot { number, socket, cgroup, trees, seccomp }.run()
                 }
+                Err(error) => break Err(error),
             }
+        };
+        let ended = self.end();
+        served.and(ended)
+    }
+
+    /// Waits for one event and acts on it.
+    fn turn(&mut self) -> io::Result<Turn> {
+        let (server, children) = {
+            let mut fds =
+                [PollFd::new(&self.server, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => return Ok(Turn::Next),
+                other => other?,
+            };
+            (!fds[0].revents().is_empty(), !fds[1].revents().is_empty())
+        };
+        if children {
+            self.reap()?;
+        }
+        if !server {
+            return Ok(Turn::Next);
+        }
+        match receive(&self.server)? {
+            Some((LauncherCommand::MakeSlot { slot }, fds)) => self.make_slot(slot, fds),
+            Some((LauncherCommand::SetUp(_), _)) => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "set up twice"))
+            }
+            None => Ok(Turn::ServerGone),
         }
     }
 
-    /// The server is gone: so is everything it had here.
-    fn end(mut self) -> io::Result<()> {
+    /// Ends everything that is in the slots: all of them are tried, the first failure is reported.
+    fn end(&mut self) -> io::Result<()> {
         let slots = std::mem::take(&mut self.slots);
-        slots.into_values().try_for_each(|slot| self.cgroups.destroy_slot(slot))
+        let ended = slots.into_values().map(|slot| self.cgroups.destroy_slot(slot));
+        ended.fold(Ok(()), Result::and)
     }
 
-    fn make_slot(mut self, slot: u32, fds: Vec<OwnedFd>) -> io::Result<Self> {
+    fn make_slot(&mut self, slot: u32, fds: Vec<OwnedFd>) -> io::Result<Turn> {
         let Some(socket) = fds.into_iter().next() else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a slot without a socket"));
         };
@@ -133,11 +157,7 @@ impl Launcher {
                 Err(error) => Err(Failure::at("fork a slot", &error)),
             });
         match forked {
-            Ok((Fork::Child, cgroup)) => {
-                let Self { trees, seccomp, server, children, cgroups, slots: _ } = self;
-                drop((server, children, cgroups));
-                Slot { number: slot, socket, cgroup, trees, seccomp }.run()
-            }
+            Ok((Fork::Child, cgroup)) => return Ok(Turn::Slot { number: slot, socket, cgroup }),
             Ok((Fork::Parent(pid), _)) => {
                 self.slots.insert(pid.as_raw_nonzero().get(), slot);
             }
@@ -148,7 +168,7 @@ impl Launcher {
                 }
             }
         }
-        Ok(self)
+        Ok(Turn::Next)
     }
 
     fn reap(&mut self) -> io::Result<()> {
