@@ -24,7 +24,7 @@ A test may be skipped only for want of a capability in tests/not-on-ci.txt.
 TEXT
 }
 
-# name, whether it needs a running server, what it does
+# name, what it stands on (the programs in release, or a running server), what it does
 steps=(
   'fmt        -       formatting of the Rust code'
   'clippy     -       lints of the Rust code, warnings are errors'
@@ -36,13 +36,13 @@ steps=(
   'release    -       the server in release'
   'python     server  Python SDK: ruff, mypy, pytest, live tests too'
   'typescript server  TypeScript SDK: lint, build, vitest, live tests too'
-  'e2e        -       end-to-end tests through the Python SDK'
+  'e2e        release end-to-end tests through the Python SDK'
   'smoke      server  test-gateway.py'
   'docs       server  the examples of the documents, as they stand'
   'ab         server  Apache Bench as in docs/load-testing.md'
   'stop       -       the server ends cleanly on SIGTERM'
   'fuzz       -       a short run of each fuzz target'
-  'soak       -       the server under load: no failed answer, no growth, nothing left'
+  'soak       release the server under load: no failed answer, no growth, nothing left'
   'leaks      -       nothing of all this is left on the machine'
 )
 
@@ -144,7 +144,7 @@ step_deny() {
   fi
 }
 
-step_release() { cargo build --release -p faas-gateway-server -p faas-bench; }
+step_release() { cargo build --quiet --release -p faas-gateway-server -p faas-bench; }
 
 step_python() {
   cd "$top/sdk/python"
@@ -223,10 +223,10 @@ foreign_skips() {
 }
 
 run_step() {
-  local name=$1 server=$2 what=$3 begin=$SECONDS code=0
+  local name=$1 needs=$2 what=$3 begin=$SECONDS code=0
   echo
   echo "== $name: $what"
-  if [ "$server" = server ] && ! start_server; then
+  if { [ "$needs" = release ] && ! step_release; } || { [ "$needs" = server ] && ! start_server; }; then
     verdict "$name" 1 $((SECONDS - begin))
     return
   fi
@@ -273,8 +273,8 @@ scripts/provision.sh "$venv" </dev/null
 scripts/leaks.sh | sort >"$work/before"
 
 for step in "${steps[@]}"; do
-  read -r name server what <<<"$step"
-  if wanted "$name"; then run_step "$name" "$server" "$what"; fi
+  read -r name needs what <<<"$step"
+  if wanted "$name"; then run_step "$name" "$needs" "$what"; fi
 done
 
 echo

@@ -29,7 +29,7 @@ for source in fuzz_targets/*.rs; do
   mkdir -p "$work/corpus/$target" "$artifacts"
   if [ -n "$seconds" ]; then
     "$built/$target" -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
-      -verbosity=0 -artifact_prefix="$artifacts/" "$work/corpus/$target" "seeds/$target" 2>&1 |
+      -verbosity=0 -print_funcs=0 -artifact_prefix="$artifacts/" "$work/corpus/$target" "seeds/$target" 2>&1 |
       sed '/^###### Recommended dictionary/,/^###### End of recommended/d'
   else
     "$built/$target" -artifact_prefix="$artifacts/" seeds/"$target"/*
