@@ -12,8 +12,8 @@ use crate::error::BenchError;
 use crate::gateway::Gateway;
 use crate::proc;
 
-/// How long something may take to go away after the last answer.
-const SETTLE: Duration = Duration::from_secs(10);
+/// How long something may take to go away after the last answer. Slots that a burst called for are kept for a while.
+const SETTLE: Duration = Duration::from_secs(40);
 
 /// How many descriptors a server may hold beyond the first count: caches and workers that start late.
 const FD_SLACK: u64 = 8;

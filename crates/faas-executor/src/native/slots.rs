@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,6 +24,9 @@ pub(super) struct Slot {
     launcher: u64,
 }
 
+/// How long slots beyond the spare ones must have stood unused before they are given up.
+const TRIM_PERIOD: Duration = Duration::from_secs(10);
+
 /// Why there is no slot.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SlotError {
@@ -42,7 +46,10 @@ pub(super) enum SlotError {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The last one given back is claimed first, so that the surplus of a burst stays at the front.
     idle: Vec<Slot>,
+    /// The fewest that stood ready since the last look: so many were not needed.
+    fewest_idle: usize,
     waiters: VecDeque<oneshot::Sender<Result<Slot, SlotError>>>,
     /// Slots that are being parked.
     making: usize,
@@ -93,6 +100,7 @@ impl Slots {
         });
         slots.ensure_launcher(&mut *slots.launcher.lock().await).await?;
         tokio::spawn(Arc::clone(&slots).follow(received));
+        tokio::spawn(Arc::clone(&slots).trim());
         slots.refill();
         Ok(slots)
     }
@@ -110,8 +118,10 @@ impl Slots {
                 return Err(SlotError::Closed);
             }
             if let Some(slot) = state.idle.pop() {
+                state.fewest_idle = state.fewest_idle.min(state.idle.len());
                 return Ok(slot);
             }
+            state.fewest_idle = 0;
             let (sender, receiver) = oneshot::channel();
             state.waiters.push_back(sender);
             receiver
@@ -241,6 +251,26 @@ impl Slots {
                 }
             }
             self.refill();
+        }
+    }
+
+    /// Gives up, now and then, what a burst of work left beyond the spare slots.
+    async fn trim(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(TRIM_PERIOD).await;
+            let surplus = {
+                let mut state = self.state();
+                if state.closed {
+                    return;
+                }
+                let unused = state.fewest_idle.min(state.idle.len()).saturating_sub(self.spare);
+                let surplus: Vec<_> = state.idle.drain(..unused).collect();
+                state.fewest_idle = state.idle.len();
+                surplus
+            };
+            for slot in surplus {
+                self.forget(slot);
+            }
         }
     }
 
