@@ -102,7 +102,8 @@ impl Launcher {
                 Ok(Turn::ServerGone) => break Ok(()),
                 Ok(Turn::Slot { number, socket, cgroup }) => {
                     // The launcher's descriptors are not the slot's.
-                    let Self { trees, seccomp, server: _, children: _, cgroups: _, slots: _ } = self;
+                    let Self { trees, seccomp, server, children, cgroups, slots: _ } = self;
+                    drop((server, children, cgroups));
                     Slot { number, socket, cgroup, trees, seccomp }.run()
                 }
                 Err(error) => break Err(error),

@@ -1,0 +1,17 @@
+//! A reader of tar streams from hostile sources: layers, and archives with images in them.
+//!
+//! It reads ustar, GNU and PAX archives (POSIX.1-2017, `pax`; the GNU tar manual, "Basic Tar Format" and "Sparse
+//! Formats") from any [`std::io::Read`], keeps no more than one entry's names and attributes in memory and bounds
+//! those. It opens no file and trusts no name: what an entry may do is decided by whoever asks.
+
+mod header;
+mod number;
+mod pax;
+mod reader;
+mod sparse;
+
+pub(crate) use reader::{Entry, Kind, TarError, TarReader};
+pub(crate) use sparse::Segment;
+
+/// The length of a block, and of a header.
+pub(crate) const BLOCK: usize = 512;
