@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use faas_types::{Network, Runtime, RuntimeCapabilities, SandboxId};
+use faas_types::{Network, Runtime, RuntimeCapabilities, SandboxId, Usage};
 
 /// What a sandbox may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -120,6 +120,15 @@ pub struct SandboxHandle {
     pub backend: BackendHandle,
 }
 
+/// What the kernel has counted in a sandbox since it was made, as far as its backend can tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Whether the kernel has killed a process of it for want of memory.
+    pub oom_killed: bool,
+    /// What it has used.
+    pub usage: Usage,
+}
+
 /// The part of a [`SandboxHandle`] that only its backend reads.
 #[derive(Debug)]
 pub enum BackendHandle {
@@ -149,8 +158,15 @@ pub trait SandboxExecutor: Send + Sync {
         sandbox: &SandboxHandle,
     ) -> impl Future<Output = Result<std::os::unix::net::UnixStream, SandboxError>> + Send;
 
-    /// Whether the kernel has killed a process of the sandbox for want of memory since it was made.
-    fn oom_killed(&self, sandbox: &SandboxHandle) -> impl Future<Output = Result<bool, SandboxError>> + Send;
+    /// What the kernel has counted in it since it was made.
+    fn account(&self, sandbox: &SandboxHandle) -> impl Future<Output = Result<Account, SandboxError>> + Send;
+
+    /// Stops all of its processes where they are; returns when they have stopped. They use no CPU time until
+    /// [`SandboxExecutor::resume`]. When this fails, or its future is dropped, they may be stopped or not.
+    fn pause(&self, sandbox: &SandboxHandle) -> impl Future<Output = Result<(), SandboxError>> + Send;
+
+    /// Lets them go on.
+    fn resume(&self, sandbox: &SandboxHandle) -> impl Future<Output = Result<(), SandboxError>> + Send;
 
     /// Ends it, whatever its state, and removes all that was made for it. Returns when nothing is left.
     fn destroy(&self, sandbox: SandboxHandle) -> impl Future<Output = Result<(), SandboxError>> + Send;

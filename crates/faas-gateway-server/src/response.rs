@@ -48,6 +48,7 @@ pub(crate) fn execute_response(
         runtime: outcome.runtime,
         image: outcome.image,
         oom_killed: outcome.oom_killed,
+        usage: outcome.usage,
         error,
     })
 }
@@ -83,7 +84,7 @@ fn signal_name(number: i32) -> String {
 mod tests {
     use faas_executor::ExecutionOutcome;
     use faas_guest_protocol::ExitReport;
-    use faas_types::{ExecuteResponse, ExecutionId, RequestId, Runtime, Timings};
+    use faas_types::{ExecuteResponse, ExecutionId, RequestId, Runtime, Timings, Usage};
 
     use super::{execute_response, signal_name};
 
@@ -94,6 +95,7 @@ mod tests {
             stdout: stdout.to_vec(),
             stderr: Vec::new(),
             oom_killed: false,
+            usage: Usage::default(),
             runtime: Runtime::Native,
             image: "host".to_owned(),
             timeout_ms: 5,

@@ -6,6 +6,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::sync::OnceLock;
 
 use rustix::process::Pid;
 
@@ -45,6 +46,13 @@ const OOM_SCORE_ADJ: &[u8] = b"500";
 /// The child's stack: it holds a path and little else.
 const STACK_BYTES: usize = 32 * 1024;
 
+static GROUPS_ARE_FIXED: OnceLock<bool> = OnceLock::new();
+
+/// See user_namespaces(7), `/proc/PID/setgroups`.
+fn setgroups_is_denied() -> bool {
+    std::fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"))
+}
+
 #[derive(Clone, Copy)]
 #[repr(i32)]
 enum Stage {
@@ -60,6 +68,8 @@ struct Context<'a> {
     gid: libc::gid_t,
     groups: *const libc::gid_t,
     group_count: usize,
+    /// Whether the sandbox's user namespace denies setgroups(2): then there is one user, whose groups stay.
+    groups_are_fixed: bool,
     cwd: *const libc::c_char,
     /// Seconds of CPU time.
     cpu_time_limit: Option<u64>,
@@ -94,6 +104,7 @@ pub(crate) fn spawn(
         gid: identity.gid,
         groups: identity.groups.as_ptr(),
         group_count: identity.groups.len(),
+        groups_are_fixed: *GROUPS_ARE_FIXED.get_or_init(setgroups_is_denied),
         cwd: cwd.as_ptr(),
         cpu_time_limit: cpu_time_limit_s,
         candidates: Candidates::new(image.name.as_bytes(), image.path.as_bytes()),
@@ -194,7 +205,9 @@ unsafe fn to_program(context: &mut Context<'_>) {
 
         context.stage = Stage::Identity;
         // The raw calls: libc's would tell other threads, and this is no thread of the agent.
-        let taken = libc::syscall(libc::SYS_setgroups, context.group_count, context.groups) == 0
+        let grouped = libc::syscall(libc::SYS_setgroups, context.group_count, context.groups) == 0
+            || context.groups_are_fixed;
+        let taken = grouped
             && libc::syscall(libc::SYS_setresgid, context.gid, context.gid, context.gid) == 0
             && libc::syscall(libc::SYS_setresuid, context.uid, context.uid, context.uid) == 0;
         if !taken {

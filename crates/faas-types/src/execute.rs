@@ -229,6 +229,15 @@ pub struct Timings {
     pub exec_us: u64,
 }
 
+/// What a sandbox used. A figure that the host does not tell is null.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Usage {
+    /// CPU time of all of its processes, in microseconds.
+    pub cpu_us: Option<u64>,
+    /// The most memory that it held at once, page cache and tmpfs included, in bytes.
+    pub memory_peak_bytes: Option<u64>,
+}
+
 /// The answer to an execution that ran, whatever its exit code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExecuteResponse {
@@ -264,6 +273,9 @@ pub struct ExecuteResponse {
     pub image: String,
     /// Whether the kernel killed a process of the sandbox for want of memory.
     pub oom_killed: bool,
+    /// What the sandbox used.
+    #[serde(default)]
+    pub usage: Usage,
     /// Null, or `process exited with code N`.
     pub error: Option<String>,
     /// The same as `stdout`, for older clients.

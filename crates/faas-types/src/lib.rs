@@ -15,7 +15,7 @@ pub use capability::{Capabilities, LimitSupport, LimitsSupport, RuntimeCapabilit
 pub use error::{ErrorCode, FieldError, Problem};
 pub use execute::{
     CommandLine, EnvVars, ExecuteRequest, ExecuteResponse, InputFile, Network, Runtime, RuntimeChoice,
-    Timings,
+    Timings, Usage,
 };
 pub use ids::{ExecutionId, GatewayId, RequestId, SandboxId};
 pub use server::{Health, HealthStatus, RuntimeHealth, VersionInfo};

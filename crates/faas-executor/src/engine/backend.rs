@@ -10,7 +10,7 @@ use crate::data_dir::DataDir;
 use crate::error::{EngineError, StartError};
 #[cfg(all(target_os = "linux", feature = "native"))]
 use crate::native::{NativeConfig, NativeExecutor, NativeStartError};
-use crate::sandbox::{SandboxError, SandboxExecutor, SandboxHandle, SandboxSpec};
+use crate::sandbox::{Account, SandboxError, SandboxExecutor, SandboxHandle, SandboxSpec};
 
 /// One backend that runs. An enum, since there are few and a trait object could not have async methods.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +46,8 @@ impl Backend<'_> {
         each!(self, backend => backend.connect(sandbox).await)
     }
 
-    pub(super) async fn oom_killed(self, sandbox: &SandboxHandle) -> Result<bool, SandboxError> {
-        each!(self, backend => backend.oom_killed(sandbox).await)
+    pub(super) async fn account(self, sandbox: &SandboxHandle) -> Result<Account, SandboxError> {
+        each!(self, backend => backend.account(sandbox).await)
     }
 
     pub(super) async fn destroy(self, sandbox: SandboxHandle) -> Result<(), SandboxError> {

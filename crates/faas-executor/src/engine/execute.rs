@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{ExecuteSpec, ExecutionOutcome, Inner};
 use crate::error::EngineError;
 use crate::guest::{AgentConnection, ExecCall, ExecResult, GuestError};
-use crate::sandbox::{SandboxError, SandboxHandle, SandboxSpec};
+use crate::sandbox::{Account, SandboxError, SandboxHandle, SandboxSpec};
 
 /// How long after its timeout an execution may go on before its sandbox counts as lost: the agent, which keeps the
 /// time, does not answer.
@@ -74,13 +74,14 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
     tracing::debug!(sandbox = %sandbox.id, execution = %execution_id, labels = ?spec.labels, "created");
     let timeout_ms = u64::try_from(spec.timeout.as_millis()).unwrap_or(u64::MAX);
     let deadline = spec.timeout.saturating_add(AGENT_GRACE);
-    let outcome = |result: ExecResult, oom_killed| ExecutionOutcome {
+    let outcome = |result: ExecResult, account: Account| ExecutionOutcome {
         execution_id,
         timings: Timings { queue_us, create_us, exec_us: result.exit.duration_us },
         exit: result.exit,
         stdout: result.stdout,
         stderr: result.stderr,
-        oom_killed,
+        oom_killed: account.oom_killed,
+        usage: account.usage,
         runtime: backend.runtime(),
         image: image.clone(),
         timeout_ms,
@@ -99,14 +100,14 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
         Err(_elapsed) => return Err(lost("its agent did not answer after the execution's timeout")),
     };
     let sandbox = running.sandbox.as_ref().ok_or_else(|| lost("it is gone while it was used"))?;
-    let oom_killed = backend.oom_killed(sandbox).await?;
+    let account = backend.account(sandbox).await?;
     match result {
         Ok(result) if result.exit.timed_out => {
-            Err(EngineError::Timeout { outcome: Box::new(outcome(result, oom_killed)) })
+            Err(EngineError::Timeout { outcome: Box::new(outcome(result, account)) })
         }
-        Ok(result) => Ok(outcome(result, oom_killed)),
+        Ok(result) => Ok(outcome(result, account)),
         Err(GuestError::Agent(error)) => Err(EngineError::Agent(error)),
-        Err(error) if oom_killed => Err(lost(&format!(
+        Err(error) if account.oom_killed => Err(lost(&format!(
             "it ran out of memory (its limit is {} MiB) and the kernel killed its agent: {error}",
             sandbox_spec.limits.memory_bytes >> 20
         ))),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use faas_guest_protocol::{ExitReport, Program};
-use faas_types::{Capabilities, ExecutionId, Network, RequestId, Runtime, RuntimeChoice, Timings};
+use faas_types::{Capabilities, ExecutionId, Network, RequestId, Runtime, RuntimeChoice, Timings, Usage};
 use tokio_util::task::TaskTracker;
 
 use crate::data_dir::DataDir;
@@ -100,6 +100,8 @@ pub struct ExecutionOutcome {
     pub stderr: Vec<u8>,
     /// Whether the kernel killed a process of the sandbox for want of memory.
     pub oom_killed: bool,
+    /// What the sandbox used.
+    pub usage: Usage,
     /// The runtime that ran it.
     pub runtime: Runtime,
     /// The image it ran in.

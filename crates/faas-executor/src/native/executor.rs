@@ -7,36 +7,60 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use faas_types::{LimitSupport, LimitsSupport, Network, Runtime, RuntimeCapabilities};
 use rustix::process::Signal;
 
-use super::cgroup::CgroupHost;
+use super::cgroup::{CgroupFileError, CgroupHost, CgroupPlan, SlotCgroup};
 use super::disk::{DiskError, Disks, MIN_BYTES};
 use super::launcher::message::{LauncherSetup, SandboxOrder, SlotReply};
 use super::launcher::{self, Failure};
 use super::launcher_process::LauncherConfig;
-use super::layout::{self, SlotIds};
+use super::layout::{self, IdMode};
 use super::slots::{Slot, SlotError, Slots};
+use super::subordinate::Subordinate;
 use super::{connect, host_image, socket};
 use crate::agent_binary::{agent_binary, agent_digest};
 use crate::data_dir::DataDir;
 use crate::error::StartError;
-use crate::sandbox::{BackendHandle, SandboxError, SandboxExecutor, SandboxHandle, SandboxSpec, Unsupported};
+use crate::sandbox::{
+    Account, BackendHandle, SandboxError, SandboxExecutor, SandboxHandle, SandboxSpec, Unsupported,
+};
 
 /// The part of a sandbox's handle that is this backend's.
 #[derive(Debug)]
 pub struct NativeHandle {
     slot: Slot,
-    oom_kills_before: u64,
 }
 
 /// Makes native sandboxes.
 #[derive(Debug)]
 pub struct NativeExecutor {
     slots: Arc<Slots>,
-    cgroups: Arc<CgroupHost>,
-    disks: Result<Disks, String>,
+    /// Without them there is a reason why.
+    cgroups: Result<Arc<CgroupHost>, String>,
+    /// What a sandbox has for ids.
+    ids: IdSupport,
+    disks: DiskSupport,
+}
+
+/// Which ids sandboxes have, for capabilities.
+#[derive(Debug)]
+enum IdSupport {
+    OwnRanges,
+    Range(u32),
+    /// One alone, for this reason.
+    One(String),
+}
+
+/// Where a sandbox with a disk limit has its file system.
+#[derive(Debug)]
+enum DiskSupport {
+    Loop(Disks),
+    /// In a tmpfs of that size.
+    Memory,
+    None(String),
 }
 
 /// What an executor is started with.
@@ -64,57 +88,95 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> StartError + '_ {
 impl NativeExecutor {
     /// Clears up after an earlier gateway of this data directory, and starts the launcher.
     pub(crate) async fn start(data_dir: &DataDir, config: NativeConfig) -> Result<Self, NativeStartError> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(NativeStartError::Unavailable(
-                "the server does not run as root; the native runtime needs that to make namespaces with id ranges \
-                 of their own"
-                    .to_owned(),
-            ));
-        }
-        let mark = layout::mark(data_dir.gateway_id().as_str());
-        let cgroups = CgroupHost::prepare(&mark)
-            .map_err(|error| NativeStartError::Unavailable(format!("limits cannot be enforced: {error}")))?;
-        let cgroups = Arc::new(cgroups);
-        sweep(Arc::clone(&cgroups)).await?;
+        let root = rustix::process::geteuid().is_root();
         let native = data_dir.private("native")?;
-        let mount_point = data_dir.private("native/mnt")?;
-        let agent_dir = install_agent(&native)?;
-        let reserved = ["/etc/subuid", "/etc/subgid"]
-            .into_iter()
-            .map(|path| match std::fs::read_to_string(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-                other => Ok(layout::subordinate_ranges(&other.map_err(at(Path::new(path)))?)),
-            })
-            .collect::<Result<Vec<_>, StartError>>()?
-            .concat();
-        let setup = LauncherSetup { mark, mount_point, agent_dir };
-        let config_of_launcher = LauncherConfig { exe: config.launcher_exe, setup };
+        let plan = cgroups(root, &layout::mark(data_dir.gateway_id().as_str())).await?;
+        let subordinate = (!root).then(|| {
+            let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            (uid, gid, Subordinate::find(uid, gid))
+        });
+        let ids = match &subordinate {
+            None => IdMode::OwnRanges,
+            Some((uid, gid, further)) => {
+                let further = further.as_ref().map_or(0, |range| range.count);
+                IdMode::OfUser { uid: *uid, gid: *gid, further }
+            }
+        };
+        let setup = LauncherSetup {
+            mount_point: data_dir.private("native/mnt")?,
+            agent_dir: install_agent(&native)?,
+            ids,
+            cgroups: plan.as_ref().ok().map(|(plan, _)| plan.clone()),
+        };
+        let (ids, subordinate) = match subordinate {
+            None => (IdSupport::OwnRanges, None),
+            Some((_, _, Ok(range))) => (IdSupport::Range(range.count), Some(range)),
+            Some((_, _, Err(reason))) => (IdSupport::One(reason), None),
+        };
+        let launcher = LauncherConfig { exe: config.launcher_exe, setup, subordinate };
+        let cgroups = plan.map(|(_, host)| host);
+        let reserved = if root { reserved_ids()? } else { Vec::new() };
         let started =
-            Slots::start(config_of_launcher, Arc::clone(&cgroups), config.spare_slots, &reserved).await;
+            Slots::start(launcher, cgroups.as_ref().ok().cloned(), config.spare_slots, &reserved).await;
         let slots = match started {
             Ok(slots) => slots,
             Err(error) => {
-                remove_roots(&cgroups);
+                cgroups.iter().for_each(|cgroups| remove_roots(cgroups));
                 return Err(NativeStartError::Unavailable(error.to_string()));
             }
         };
-        let disks = Disks::probe(native.join("disks"));
-        Ok(Self { slots, cgroups, disks })
+        let disks = match root {
+            false => DiskSupport::Memory,
+            true => match Disks::probe(native.join("disks")) {
+                Ok(disks) => DiskSupport::Loop(disks),
+                Err(reason) => DiskSupport::None(reason),
+            },
+        };
+        Ok(Self { slots, cgroups, ids, disks })
     }
 
     /// Ends the launcher and all slots, and removes what the gateway has on the host.
     pub(crate) async fn stop(&self) {
         self.slots.stop().await;
         // A launcher that died left its slots' cgroups.
-        if let Err(error) = sweep(Arc::clone(&self.cgroups)).await {
-            tracing::error!(%error, "cgroups could not be cleared");
+        if let Ok(cgroups) = &self.cgroups {
+            if let Err(error) = sweep(Arc::clone(cgroups)).await {
+                tracing::error!(%error, "cgroups could not be cleared");
+            }
+            remove_roots(cgroups);
         }
-        remove_roots(&self.cgroups);
     }
 
     fn refuse(operation: &str, reason: impl Into<String>) -> SandboxError {
         Unsupported { runtime: Runtime::Native, operation: operation.to_owned(), reason: reason.into() }
             .into()
+    }
+
+    fn limits(&self) -> LimitsSupport {
+        let disk = match &self.disks {
+            DiskSupport::Loop(_) => LimitSupport::yes(
+                "ext4 on a loop device; a tmpfs within the memory limit where none is asked for",
+            ),
+            DiskSupport::Memory => LimitSupport::yes("a tmpfs of that size, which takes memory"),
+            DiskSupport::None(reason) => LimitSupport::no(reason.clone()),
+        };
+        match &self.cgroups {
+            Ok(cgroups) => {
+                let how = || LimitSupport::yes(cgroups.describe());
+                LimitsSupport { memory: how(), cpu: how(), pids: how(), disk }
+            }
+            Err(reason) => LimitsSupport {
+                memory: LimitSupport::no(format!("each process is limited alone (RLIMIT_DATA): {reason}")),
+                cpu: LimitSupport::no(reason.clone()),
+                pids: match self.ids {
+                    IdSupport::One(_) => LimitSupport::yes("RLIMIT_NPROC in a user namespace with one id"),
+                    IdSupport::OwnRanges | IdSupport::Range(_) => LimitSupport::no(format!(
+                        "each user of the sandbox is limited alone (RLIMIT_NPROC): {reason}"
+                    )),
+                },
+                disk,
+            },
+        }
     }
 
     /// The most bytes of a sandbox's memory that its files may take where it has no disk of its own: half, so that a
@@ -134,12 +196,12 @@ impl NativeExecutor {
         let (agent, there) = UnixStream::pair()
             .map_err(|source| SandboxError::Create { step: "make a socket pair".to_owned(), source })?;
         match self.order(&slot, spec, there).await {
-            Ok((init_pid, pidfd, oom_kills_before)) => Ok(SandboxHandle {
+            Ok((init_pid, pidfd)) => Ok(SandboxHandle {
                 id: spec.id.clone(),
                 init_pid,
                 pidfd,
                 agent: Some(agent),
-                backend: BackendHandle::Native(NativeHandle { slot, oom_kills_before }),
+                backend: BackendHandle::Native(NativeHandle { slot }),
             }),
             Err(error) => {
                 // Nothing is known of what the slot holds now.
@@ -154,27 +216,34 @@ impl NativeExecutor {
         slot: &Slot,
         spec: &SandboxSpec,
         agent: UnixStream,
-    ) -> Result<(u32, std::os::fd::OwnedFd, u64), SandboxError> {
-        let disk = match spec.limits.disk_bytes {
-            None => None,
-            Some(bytes) => Some(self.make_disk(bytes, SlotIds::of(slot.number).base).await?),
-        };
+    ) -> Result<(u32, std::os::fd::OwnedFd), SandboxError> {
+        if let Some(cgroup) = &slot.cgroup {
+            cgroup.begin().map_err(cgroup_error)?;
+        }
         let memory_bytes = spec.limits.memory_bytes;
+        let (disk, tmpfs_bytes) = match (spec.limits.disk_bytes, &self.disks) {
+            (None, _) => (None, Some(Self::tmpfs_bytes(memory_bytes))),
+            (Some(bytes), DiskSupport::Memory) => (None, Some(bytes)),
+            (Some(bytes), DiskSupport::Loop(disks)) => {
+                (Some(make_disk(disks, bytes, IdMode::OwnRanges.of_slot(slot.number).base).await?), None)
+            }
+            (Some(_), DiskSupport::None(reason)) => return Err(Self::refuse("disk_mb", reason.clone())),
+        };
         let order = SandboxOrder {
             hostname: spec.id.as_str().to_owned(),
             machine_id: uuid::Uuid::new_v4().simple().to_string(),
             memory_bytes,
             cpu_millicores: spec.limits.cpu_millicores,
             pids: spec.limits.pids,
-            tmpfs_bytes: disk.is_none().then(|| Self::tmpfs_bytes(memory_bytes)),
+            tmpfs_bytes,
             shm_bytes: (64 << 20).min(Self::tmpfs_bytes(memory_bytes)),
         };
         let fds: Vec<_> = std::iter::once(agent.as_fd()).chain(disk.as_ref().map(|d| d.as_fd())).collect();
         let talk = |source| SandboxError::Create { step: "talk to a slot".to_owned(), source };
         slot.socket.send(&order, &fds).await.map_err(talk)?;
         match slot.socket.receive::<SlotReply>().await.map_err(talk)? {
-            Some((SlotReply::Created { pid, oom_kills_before }, mut fds)) => match fds.pop() {
-                Some(pidfd) => Ok((pid, pidfd, oom_kills_before)),
+            Some((SlotReply::Created { pid }, mut fds)) => match fds.pop() {
+                Some(pidfd) => Ok((pid, pidfd)),
                 None => Err(talk(io::Error::new(io::ErrorKind::InvalidData, "no pidfd came with a sandbox"))),
             },
             Some((SlotReply::Failed(failure), _)) => Err(create_error(failure)),
@@ -182,25 +251,80 @@ impl NativeExecutor {
             None => Err(talk(io::ErrorKind::UnexpectedEof.into())),
         }
     }
+}
 
-    async fn make_disk(&self, bytes: u64, owner: u32) -> Result<std::os::fd::OwnedFd, SandboxError> {
-        let disks = match &self.disks {
-            Ok(disks) => disks.clone(),
-            Err(reason) => return Err(Self::refuse("disk_mb", reason.clone())),
-        };
-        if bytes < MIN_BYTES {
-            return Err(Self::refuse("disk_mb", format!("the smallest disk has {} MiB", MIN_BYTES >> 20)));
+async fn make_disk(disks: &Disks, bytes: u64, owner: u32) -> Result<std::os::fd::OwnedFd, SandboxError> {
+    if bytes < MIN_BYTES {
+        let reason = format!("the smallest disk has {} MiB", MIN_BYTES >> 20);
+        return Err(NativeExecutor::refuse("disk_mb", reason));
+    }
+    let failed = |error: DiskError| match error.source.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => SandboxError::NoSpace { reason: error.to_string() },
+        _ => SandboxError::Create { step: format!("make a disk: {error}"), source: error.source },
+    };
+    let disks = disks.clone();
+    match tokio::task::spawn_blocking(move || disks.make(bytes, owner)).await {
+        Ok(made) => made.map_err(failed),
+        Err(error) => {
+            Err(SandboxError::Create { step: "make a disk".to_owned(), source: io::Error::other(error) })
         }
-        let failed = |error: DiskError| match error.source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => SandboxError::NoSpace { reason: error.to_string() },
-            _ => SandboxError::Create { step: format!("make a disk: {error}"), source: error.source },
-        };
-        match tokio::task::spawn_blocking(move || disks.make(bytes, owner)).await {
-            Ok(made) => made.map_err(failed),
-            Err(error) => {
-                Err(SandboxError::Create { step: "make a disk".to_owned(), source: io::Error::other(error) })
+    }
+}
+
+fn cgroup_error(error: CgroupFileError) -> SandboxError {
+    let source = io::Error::new(error.source.kind(), error.to_string());
+    SandboxError::Io { path: PathBuf::from("/sys/fs/cgroup"), source }
+}
+
+/// The gateway's cgroups, with what an earlier gateway left in them removed; or why there are none. Root has no excuse.
+async fn cgroups(
+    root: bool,
+    mark: &str,
+) -> Result<Result<(CgroupPlan, Arc<CgroupHost>), String>, NativeStartError> {
+    let opened = CgroupPlan::find(root, mark).and_then(|plan| Ok((CgroupHost::open(&plan)?, plan)));
+    match opened {
+        Ok((host, plan)) => {
+            let host = Arc::new(host);
+            sweep(Arc::clone(&host)).await?;
+            Ok(Ok((plan, host)))
+        }
+        Err(error) if root => {
+            Err(NativeStartError::Unavailable(format!("limits cannot be enforced: {error}")))
+        }
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+/// Ids that the host has given to its users.
+fn reserved_ids() -> Result<Vec<(u64, u64)>, StartError> {
+    let mut reserved = Vec::new();
+    for path in ["/etc/subuid", "/etc/subgid"] {
+        match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => {
+                let text = other.map_err(at(Path::new(path)))?;
+                reserved.extend(layout::subordinate_ranges(&text).map(|range| (range.start, range.count)));
             }
         }
+    }
+    Ok(reserved)
+}
+
+/// How often a sandbox that is being paused is looked at, and for how long.
+const FREEZE_STEP: Duration = Duration::from_millis(1);
+const FREEZE_WITHIN: Duration = Duration::from_secs(10);
+
+/// What can pause the sandbox.
+fn freezer(sandbox: &SandboxHandle) -> Result<&SlotCgroup, SandboxError> {
+    let BackendHandle::Native(handle) = &sandbox.backend;
+    let none = "it takes cgroup v2, or cgroup v1 with a v2 tree beside it, and the gateway has none";
+    handle.slot.cgroup.as_ref().ok_or_else(|| NativeExecutor::refuse("pause", none))
+}
+
+fn freezer_error(error: CgroupFileError) -> SandboxError {
+    match error.source.kind() {
+        io::ErrorKind::NotFound => NativeExecutor::refuse("pause", "this host has no cgroup v2 tree"),
+        _ => cgroup_error(error),
     }
 }
 
@@ -278,18 +402,22 @@ impl SandboxExecutor for NativeExecutor {
     }
 
     async fn capabilities(&self) -> RuntimeCapabilities {
-        let how = self.cgroups.describe();
         let landlock = match launcher::landlock::abi_version() {
             0 => {
                 LimitSupport::no("the kernel has no landlock, or it is not among its active security modules")
             }
             abi => LimitSupport::yes(format!("ABI {abi}")),
         };
-        let disk = match &self.disks {
-            Ok(_) => LimitSupport::yes(
-                "ext4 on a loop device; a tmpfs within the memory limit where none is asked for",
-            ),
-            Err(reason) => LimitSupport::no(reason.clone()),
+        let rootless = match self.ids {
+            IdSupport::OwnRanges => LimitSupport::no("the server runs as root"),
+            IdSupport::Range(_) | IdSupport::One(_) => {
+                LimitSupport::yes("the server runs as an ordinary user")
+            }
+        };
+        let ids = match &self.ids {
+            IdSupport::OwnRanges => LimitSupport::yes("65536 ids, no other sandbox's"),
+            IdSupport::Range(count) => LimitSupport::yes(format!("{count} ids, shared by the sandboxes")),
+            IdSupport::One(reason) => LimitSupport::no(format!("root alone is there: {reason}")),
         };
         RuntimeCapabilities {
             available: true,
@@ -297,14 +425,10 @@ impl SandboxExecutor for NativeExecutor {
             features: BTreeMap::from([
                 ("landlock".to_owned(), landlock),
                 ("network_egress".to_owned(), LimitSupport::no(NO_EGRESS)),
-                ("rootless".to_owned(), LimitSupport::no("this version makes native sandboxes as root only")),
+                ("rootless".to_owned(), rootless),
+                ("users".to_owned(), ids),
             ]),
-            limits: LimitsSupport {
-                memory: LimitSupport::yes(how),
-                cpu: LimitSupport::yes(how),
-                pids: LimitSupport::yes(how),
-                disk,
-            },
+            limits: self.limits(),
         }
     }
 
@@ -349,20 +473,41 @@ impl SandboxExecutor for NativeExecutor {
         }
     }
 
-    async fn oom_killed(&self, sandbox: &SandboxHandle) -> Result<bool, SandboxError> {
+    async fn account(&self, sandbox: &SandboxHandle) -> Result<Account, SandboxError> {
         let BackendHandle::Native(handle) = &sandbox.backend;
-        match handle.slot.cgroup.oom_kills() {
-            Ok(kills) => Ok(kills > handle.oom_kills_before),
-            Err(error) => {
-                let source = io::Error::new(error.source.kind(), error.to_string());
-                Err(SandboxError::Io { path: PathBuf::from("/sys/fs/cgroup"), source })
+        match &handle.slot.cgroup {
+            Some(cgroup) => {
+                let oom_killed = cgroup.oom_kills().map_err(cgroup_error)? > 0;
+                Ok(Account { oom_killed, usage: cgroup.usage() })
+            }
+            None => Ok(Account::default()),
+        }
+    }
+
+    async fn pause(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        let cgroup = freezer(sandbox)?;
+        cgroup.freeze(true).map_err(freezer_error)?;
+        let stopped = async {
+            while !cgroup.is_frozen().map_err(freezer_error)? {
+                tokio::time::sleep(FREEZE_STEP).await;
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(FREEZE_WITHIN, stopped).await {
+            Ok(stopped) => stopped,
+            Err(_elapsed) => {
+                cgroup.freeze(false).map_err(freezer_error)?;
+                Err(Self::refuse("pause", "its processes do not come to a stop"))
             }
         }
     }
 
+    async fn resume(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        freezer(sandbox)?.freeze(false).map_err(freezer_error)
+    }
+
     async fn destroy(&self, sandbox: SandboxHandle) -> Result<(), SandboxError> {
-        let SandboxHandle { id, pidfd, backend: BackendHandle::Native(NativeHandle { slot, .. }), .. } =
-            sandbox;
+        let SandboxHandle { id, pidfd, backend: BackendHandle::Native(NativeHandle { slot }), .. } = sandbox;
         let failed =
             |step: &str, source: io::Error| SandboxError::Create { step: format!("{step} {id}"), source };
         let ended = async {

@@ -12,12 +12,15 @@ use tokio::sync::mpsc;
 use super::launcher::message::{LauncherCommand, LauncherEvent, LauncherSetup};
 use super::launcher::{self, Failure};
 use super::socket::Socket;
+use super::subordinate::Subordinate;
 
 /// What the launcher is started with.
 #[derive(Clone, Debug)]
 pub(super) struct LauncherConfig {
     pub(super) exe: PathBuf,
     pub(super) setup: LauncherSetup,
+    /// The ids that it is given when it asks for some.
+    pub(super) subordinate: Option<Subordinate>,
 }
 
 /// What becomes known of the launcher while it runs.
@@ -38,6 +41,8 @@ pub(super) enum LauncherError {
     Ended,
     #[error("cannot set up the launcher: {0}")]
     SetUp(#[from] Failure),
+    #[error("cannot give ids to the launcher: {0}")]
+    MapIds(io::Error),
     #[error("cannot talk to the launcher: {0}")]
     Talk(#[from] io::Error),
 }
@@ -66,10 +71,16 @@ impl LauncherProcess {
             .spawn()
             .map_err(|source| LauncherError::Start { exe: config.exe.clone(), source })?;
         socket.send(&LauncherCommand::SetUp(config.setup.clone()), &[]).await?;
-        match socket.receive::<LauncherEvent>().await? {
-            Some((LauncherEvent::Ready, _)) => {}
-            Some((LauncherEvent::Failed(failure), _)) => return Err(failure.into()),
-            Some((LauncherEvent::SlotGone { .. }, _)) | None => return Err(LauncherError::Ended),
+        loop {
+            match socket.receive::<LauncherEvent>().await? {
+                Some((LauncherEvent::Ready, _)) => break,
+                Some((LauncherEvent::WantsIds, _)) => {
+                    map_ids(config, child.id()).await.map_err(LauncherError::MapIds)?;
+                    socket.send(&LauncherCommand::IdsMapped, &[]).await?;
+                }
+                Some((LauncherEvent::Failed(failure), _)) => return Err(failure.into()),
+                Some((LauncherEvent::SlotGone { .. }, _)) | None => return Err(LauncherError::Ended),
+            }
         }
         let socket = Arc::new(socket);
         let gone = tokio::spawn(watch(Arc::clone(&socket), child, notices));
@@ -101,6 +112,13 @@ impl Drop for LauncherProcess {
             tracing::debug!(%error, "the launcher is gone already");
         }
     }
+}
+
+async fn map_ids(config: &LauncherConfig, launcher: Option<u32>) -> io::Result<()> {
+    let (Some(subordinate), Some(pid)) = (config.subordinate.clone(), launcher) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it asks for ids that there are none of"));
+    };
+    tokio::task::spawn_blocking(move || subordinate.map(pid)).await.map_err(io::Error::other)?
 }
 
 async fn watch(socket: Arc<Socket>, mut child: Child, notices: mpsc::UnboundedSender<Notice>) {

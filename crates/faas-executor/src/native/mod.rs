@@ -12,6 +12,7 @@ mod layout;
 mod seccomp;
 mod slots;
 mod socket;
+mod subordinate;
 mod sys;
 
 pub(crate) use executor::{NativeConfig, NativeStartError, image_env};

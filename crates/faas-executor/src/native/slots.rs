@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::cgroup::{CgroupHost, SlotCgroup};
 use super::launcher::message::SlotReply;
 use super::launcher_process::{LauncherConfig, LauncherError, LauncherProcess, Notice};
-use super::layout::{MAX_SLOTS, SlotIds};
+use super::layout::MAX_SLOTS;
 use super::socket::Socket;
 
 /// A slot that stands ready, or that holds a sandbox. When it is dropped its process ends, and the launcher kills what
@@ -18,8 +18,8 @@ use super::socket::Socket;
 pub(super) struct Slot {
     pub(super) number: u32,
     pub(super) socket: Socket,
-    /// Its cgroups, for what is read of them.
-    pub(super) cgroup: SlotCgroup,
+    /// Its cgroups, for what is read of them; none where the server has no cgroups.
+    pub(super) cgroup: Option<SlotCgroup>,
     /// The launcher that made it, by count.
     launcher: u64,
 }
@@ -69,7 +69,7 @@ struct Launcher {
 #[derive(Debug)]
 pub(super) struct Slots {
     config: LauncherConfig,
-    cgroups: Arc<CgroupHost>,
+    cgroups: Option<Arc<CgroupHost>>,
     /// How many stand ready when nothing happens.
     spare: usize,
     state: Mutex<State>,
@@ -82,12 +82,15 @@ impl Slots {
     /// users.
     pub(super) async fn start(
         config: LauncherConfig,
-        cgroups: Arc<CgroupHost>,
+        cgroups: Option<Arc<CgroupHost>>,
         spare: usize,
         reserved: &[(u64, u64)],
     ) -> Result<Arc<Self>, LauncherError> {
         let taken = (0..MAX_SLOTS)
-            .filter(|slot| reserved.iter().any(|(start, count)| SlotIds::of(*slot).overlaps(*start, *count)))
+            .filter(|slot| {
+                let ids = config.setup.ids.of_slot(*slot);
+                reserved.iter().any(|(start, count)| ids.overlaps(*start, *count))
+            })
             .collect();
         let (notices, received) = mpsc::unbounded_channel();
         let slots = Arc::new(Self {
@@ -206,7 +209,8 @@ impl Slots {
         };
         match socket.receive::<SlotReply>().await.map_err(LauncherError::Talk)? {
             Some((SlotReply::Parked, _)) => {
-                let cgroup = SlotCgroup::open(&self.cgroups, number).map_err(SlotError::Cgroup)?;
+                let cgroup = self.cgroups.as_ref().map(|cgroups| SlotCgroup::open(cgroups, number));
+                let cgroup = cgroup.transpose().map_err(SlotError::Cgroup)?;
                 Ok(Slot { number, socket, cgroup, launcher })
             }
             Some((SlotReply::Failed(failure), _)) => Err(SlotError::Park(failure)),
@@ -292,7 +296,10 @@ impl Slots {
     }
 
     async fn destroy_orphan(self: &Arc<Self>, number: u32) {
-        let cgroups = Arc::clone(&self.cgroups);
+        let Some(cgroups) = self.cgroups.clone() else {
+            self.state().taken.remove(&number);
+            return;
+        };
         match tokio::task::spawn_blocking(move || cgroups.destroy_slot(number)).await {
             Ok(Ok(())) => {
                 self.state().taken.remove(&number);

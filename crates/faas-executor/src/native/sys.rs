@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
 
@@ -34,14 +34,19 @@ pub(super) unsafe fn fork() -> io::Result<Fork> {
 
 /// clone3(2) without a stack of its own: a fork into new namespaces. The parent gets a pidfd.
 ///
-/// With `CLONE_PARENT` the child becomes a sibling, and the exit signal is the caller's own.
+/// With `CLONE_PARENT` the child becomes a sibling, and the exit signal is the caller's own. With a `cgroup` of v2 it is
+/// born there.
 ///
 /// # Safety
 /// As [`fork`].
-pub(super) unsafe fn clone3(flags: u64, exit_signal: i32) -> io::Result<(Fork, Option<OwnedFd>)> {
+pub(super) unsafe fn clone3(
+    flags: u64,
+    exit_signal: i32,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<(Fork, Option<OwnedFd>)> {
     let mut pidfd: RawFd = -1;
     let mut args = libc::clone_args {
-        flags: flags | libc::CLONE_PIDFD as u64,
+        flags: flags | libc::CLONE_PIDFD as u64 | if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 },
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
@@ -51,7 +56,7 @@ pub(super) unsafe fn clone3(flags: u64, exit_signal: i32) -> io::Result<(Fork, O
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
-        cgroup: 0,
+        cgroup: cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().unsigned_abs())),
     };
     // SAFETY: `args` is a whole clone_args whose pointers live until the call returns; no new stack is asked for, so
     // the child goes on with a copy of this one.
@@ -70,6 +75,9 @@ pub(super) unsafe fn clone3(flags: u64, exit_signal: i32) -> io::Result<(Fork, O
     Ok((fork, pidfd))
 }
 
+/// Of linux/sched.h.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Ends the process at once, without running anything that a parent registered.
 pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: it does not return and touches no memory.
@@ -81,14 +89,22 @@ fn check(result: libc::c_long) -> io::Result<()> {
 }
 
 /// Sets all uids and gids of the process and drops its supplementary groups. Single-threaded callers only: it does
-/// what the raw calls do, for the calling thread.
+/// what the raw calls do, for the calling thread. Where a user namespace denies setgroups(2) the groups stay.
 pub(super) fn become_ids(uid: u32, gid: u32) -> io::Result<()> {
     // SAFETY: plain integers, and a null list of length 0.
     unsafe {
-        check(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()))?;
+        match check(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>())) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) && setgroups_is_denied() => {}
+            other => other?,
+        }
         check(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
         check(libc::syscall(libc::SYS_setresuid, uid, uid, uid))
     }
+}
+
+/// See user_namespaces(7), `/proc/PID/setgroups`.
+fn setgroups_is_denied() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
 }
 
 /// mount_setattr(2) on the mount that `fd` is, or on its whole tree.

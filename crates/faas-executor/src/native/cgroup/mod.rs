@@ -7,19 +7,24 @@
 //! sandbox at once.
 
 mod host;
+mod plan;
 mod slot;
+mod stats;
 mod v1;
 mod v2;
+
+use serde::{Deserialize, Serialize};
 
 use crate::sandbox::Limits;
 
 pub(crate) use host::CgroupHost;
+pub(crate) use plan::CgroupPlan;
 pub(crate) use slot::{CgroupFileError, SlotCgroup};
 pub(crate) use v1::V1;
 pub(crate) use v2::V2;
 
 /// A hierarchy that holds a directory of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Hierarchy {
     /// The v1 controller `memory`.
     Memory,
@@ -54,22 +59,38 @@ fn cpu_quota_us(limits: &Limits) -> u64 {
 
 /// The rules of one version of the interface. No I/O.
 pub(crate) trait Version: std::fmt::Debug + Sync {
-    /// The files that limit a slot, in the order in which they are to be written whatever they held before. The
-    /// slot's own parked process is one more PID than the sandbox may have.
+    /// The files that limit a slot, in the order in which they are to be written whatever they held before.
     fn settings(&self, limits: &Limits) -> Vec<Setting>;
 
     /// The file with a line `oom_kill N`: how many processes the kernel has killed there for want of memory.
     fn oom_counter(&self) -> (Hierarchy, &'static str);
+
+    /// The file with the most memory there ever was, which can be set back by writing [`Version::peak_reset`].
+    fn memory_peak(&self) -> (Hierarchy, &'static str);
+
+    /// See [`Version::memory_peak`].
+    fn peak_reset(&self) -> &'static [u8];
+
+    /// Whether a sandbox comes into its cgroups by being made from within them. Where not, clone3(2) puts it there,
+    /// and its maker stays outside.
+    fn inherits(&self) -> bool;
 }
 
-/// The number in the line `oom_kill N`.
-fn parse_oom_kills(text: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+/// Files in a temporary directory that stand for those of the kernel.
+#[cfg(test)]
+fn fixture(files: &[(&str, &str)]) -> std::path::PathBuf {
+    let dir = std::env::temp_dir().join(format!("cgroup-fixture-{}", uuid::Uuid::now_v7().simple()));
+    for (path, text) in files {
+        let path = dir.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    dir
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Hierarchy, Setting, V1, V2, Version, parse_oom_kills};
+    use super::{Hierarchy, Setting, V1, V2, Version};
     use crate::sandbox::Limits;
 
     const LIMITS: Limits =
@@ -109,19 +130,12 @@ mod tests {
         assert_eq!(value(&settings, Hierarchy::Unified, "memory.max"), ["67108864"]);
         assert_eq!(value(&settings, Hierarchy::Unified, "memory.swap.max"), ["0"]);
         assert_eq!(value(&settings, Hierarchy::Unified, "cpu.max"), ["150000 100000"]);
-        assert_eq!(value(&settings, Hierarchy::Unified, "pids.max"), ["33"]);
+        assert_eq!(value(&settings, Hierarchy::Unified, "pids.max"), ["32"]);
     }
 
     #[test]
     fn the_least_cpu_share_is_one_the_kernel_takes() {
         let limits = Limits { cpu_millicores: 1, ..LIMITS };
         assert_eq!(value(&V2.settings(&limits), Hierarchy::Unified, "cpu.max"), ["1000 100000"]);
-    }
-
-    #[test]
-    fn oom_kills_are_read_in_both_forms() {
-        assert_eq!(parse_oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"), Some(3));
-        assert_eq!(parse_oom_kills("low 0\nhigh 0\nmax 7\noom 1\noom_kill 1\noom_group_kill 0\n"), Some(1));
-        assert_eq!(parse_oom_kills("oom_kill_disable 0\n"), None);
     }
 }

@@ -1,11 +1,16 @@
 //! One slot's cgroups, held open: reachable from a process that can no longer see the host's file system.
 
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Mutex;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{CgroupHost, Hierarchy, Version, parse_oom_kills};
+use super::{CgroupHost, Hierarchy, Version, stats};
+use faas_types::Usage;
+
 use crate::sandbox::Limits;
 
 /// The directories of one slot.
@@ -13,6 +18,16 @@ use crate::sandbox::Limits;
 pub(crate) struct SlotCgroup {
     dirs: Vec<(Hierarchy, OwnedFd)>,
     version: &'static dyn Version,
+    since: Mutex<Since>,
+}
+
+/// Where the counters stood when the present sandbox began.
+#[derive(Debug, Default)]
+struct Since {
+    cpu_us: u64,
+    oom_kills: u64,
+    /// The peak of memory since this descriptor was written to.
+    memory_peak: Option<File>,
 }
 
 /// A file of a cgroup that could not be read or written.
@@ -27,17 +42,34 @@ pub(crate) struct CgroupFileError {
 impl SlotCgroup {
     /// Makes a slot's directories and opens them.
     pub(crate) fn make(host: &CgroupHost, slot: u32) -> io::Result<Self> {
-        Ok(Self { dirs: host.make_slot_dirs(slot)?, version: host.version() })
+        Ok(Self::of(host, host.make_slot_dirs(slot)?))
     }
 
     /// Opens a slot's directories, which exist.
     pub(crate) fn open(host: &CgroupHost, slot: u32) -> io::Result<Self> {
-        Ok(Self { dirs: host.open_slot_dirs(slot)?, version: host.version() })
+        Ok(Self::of(host, host.open_slot_dirs(slot)?))
     }
 
-    /// Moves the calling process into all of them. Slow: each move waits for an RCU grace period.
+    fn of(host: &CgroupHost, dirs: Vec<(Hierarchy, OwnedFd)>) -> Self {
+        Self { dirs, version: host.version(), since: Mutex::default() }
+    }
+
+    /// Moves the calling process into all of them, where sandboxes are made by inheritance. Slow: each move waits for
+    /// an RCU grace period.
     pub(crate) fn enter(&self) -> Result<(), CgroupFileError> {
+        if self.birth_place().is_some() {
+            return Ok(());
+        }
         self.dirs.iter().try_for_each(|(hierarchy, _)| self.write(*hierarchy, "cgroup.procs", "0"))
+    }
+
+    /// The directory that a sandbox is to be born in (clone(2), `CLONE_INTO_CGROUP`); without one it inherits its
+    /// maker's place.
+    pub(crate) fn birth_place(&self) -> Option<BorrowedFd<'_>> {
+        if self.version.inherits() {
+            return None;
+        }
+        self.dirs.first().map(|(_, dir)| dir.as_fd())
     }
 
     /// Sets the limits.
@@ -51,32 +83,138 @@ impl SlotCgroup {
         Ok(())
     }
 
-    /// How many processes the kernel has killed here for want of memory, ever.
+    /// From here on counts for a new sandbox. Before it is made.
+    pub(crate) fn begin(&self) -> Result<(), CgroupFileError> {
+        let (hierarchy, file) = self.version.memory_peak();
+        // A kernel without the file, or one that does not take the write (v2 before 6.12), tells no peak.
+        let memory_peak = self
+            .open_file(hierarchy, file, OFlags::RDWR)
+            .and_then(|mut file| file.write_all(self.version.peak_reset()).map(|()| file))
+            .ok();
+        let since =
+            Since { cpu_us: self.cpu_us().unwrap_or(0), oom_kills: self.oom_kills_ever()?, memory_peak };
+        *self.since() = since;
+        Ok(())
+    }
+
+    /// How many processes of the present sandbox the kernel has killed for want of memory.
     pub(crate) fn oom_kills(&self) -> Result<u64, CgroupFileError> {
+        Ok(self.oom_kills_ever()?.saturating_sub(self.since().oom_kills))
+    }
+
+    /// What the present sandbox has used, as far as this host tells it.
+    pub(crate) fn usage(&self) -> Usage {
+        let cpu_us = self.cpu_us();
+        let since = self.since();
+        let peak = since.memory_peak.as_ref().and_then(|file| {
+            let mut text = [0u8; 32];
+            let length = file.read_at(&mut text, 0).ok()?;
+            stats::number(std::str::from_utf8(text.get(..length)?).ok()?)
+        });
+        Usage { cpu_us: cpu_us.map(|now| now.saturating_sub(since.cpu_us)), memory_peak_bytes: peak }
+    }
+
+    /// Stops or lets go every process of the slot (`cgroup.freeze`).
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<(), CgroupFileError> {
+        self.write(Hierarchy::Unified, "cgroup.freeze", if frozen { "1" } else { "0" })
+    }
+
+    /// Whether they have all come to a stop.
+    pub(crate) fn is_frozen(&self) -> Result<bool, CgroupFileError> {
+        const FILE: &str = "cgroup.events";
+        let text = self.read(Hierarchy::Unified, FILE)?;
+        stats::keyed(&text, "frozen")
+            .map(|frozen| frozen == 1)
+            .ok_or_else(|| missing(Hierarchy::Unified, FILE, "frozen"))
+    }
+
+    fn since(&self) -> std::sync::MutexGuard<'_, Since> {
+        // No code panics while it holds the lock halfway through a change.
+        self.since.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// CPU time of all processes that ever were in the slot, where the v2 tree is there to count it.
+    fn cpu_us(&self) -> Option<u64> {
+        stats::keyed(&self.read(Hierarchy::Unified, "cpu.stat").ok()?, "usage_usec")
+    }
+
+    fn oom_kills_ever(&self) -> Result<u64, CgroupFileError> {
+        const KEY: &str = "oom_kill";
         let (hierarchy, file) = self.version.oom_counter();
+        stats::keyed(&self.read(hierarchy, file)?, KEY).ok_or_else(|| missing(hierarchy, file, KEY))
+    }
+
+    fn read(&self, hierarchy: Hierarchy, file: &'static str) -> Result<String, CgroupFileError> {
         let mut text = String::new();
-        self.file(hierarchy, file, OFlags::RDONLY)
+        self.open_file(hierarchy, file, OFlags::RDONLY)
             .and_then(|mut file| file.read_to_string(&mut text))
             .map_err(|source| CgroupFileError { hierarchy, file, source })?;
-        parse_oom_kills(&text).ok_or(CgroupFileError {
-            hierarchy,
-            file,
-            source: io::Error::new(io::ErrorKind::InvalidData, "it has no line oom_kill"),
-        })
+        Ok(text)
     }
 
     fn write(&self, hierarchy: Hierarchy, file: &'static str, value: &str) -> Result<(), CgroupFileError> {
-        self.file(hierarchy, file, OFlags::WRONLY)
+        self.open_file(hierarchy, file, OFlags::WRONLY)
             .and_then(|mut file| file.write_all(value.as_bytes()))
             .map_err(|source| CgroupFileError { hierarchy, file, source })
     }
 
-    fn file(&self, hierarchy: Hierarchy, file: &str, flags: OFlags) -> io::Result<std::fs::File> {
+    fn open_file(&self, hierarchy: Hierarchy, file: &str, flags: OFlags) -> io::Result<File> {
         let dir = self
             .dirs
             .iter()
             .find_map(|(h, dir)| (*h == hierarchy).then_some(dir))
             .ok_or(io::ErrorKind::NotFound)?;
         Ok(rustix::fs::openat(dir, file, flags | OFlags::CLOEXEC, Mode::empty())?.into())
+    }
+}
+
+fn missing(hierarchy: Hierarchy, file: &'static str, key: &str) -> CgroupFileError {
+    let source = io::Error::new(io::ErrorKind::InvalidData, format!("it has no line {key}"));
+    CgroupFileError { hierarchy, file, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::SlotCgroup;
+    use crate::native::cgroup::plan::{CgroupPlan, Place};
+    use crate::native::cgroup::{CgroupHost, fixture};
+    use crate::sandbox::Limits;
+
+    #[test]
+    fn v2_counts_from_where_a_sandbox_began() {
+        let dir = fixture(&[
+            ("cgroup.controllers", "cpu memory pids\n"),
+            ("cgroup.subtree_control", "cpu memory pids\n"),
+            ("faas-x/cgroup.controllers", "cpu memory pids\n"),
+            ("faas-x/cgroup.subtree_control", "cpu memory pids\n"),
+            ("faas-x/slot-0/memory.events", "oom 1\noom_kill 1\n"),
+            ("faas-x/slot-0/cpu.stat", "usage_usec 1000\n"),
+            ("faas-x/slot-0/cgroup.events", "populated 1\nfrozen 0\n"),
+            ("faas-x/slot-0/cgroup.freeze", "0\n"),
+            ("faas-x/slot-0/memory.max", ""),
+            ("faas-x/slot-0/pids.max", ""),
+            ("faas-x/slot-0/cpu.max", ""),
+        ]);
+        let mounts = BTreeMap::from([(String::new(), dir.clone())]);
+        let host = CgroupHost::open(&CgroupPlan::of(&mounts, &Place::Top, "faas-x").unwrap()).unwrap();
+        let slot = SlotCgroup::open(&host, 0).unwrap();
+        assert!(slot.birth_place().is_some());
+        slot.limit(&Limits { memory_bytes: 8 << 20, cpu_millicores: 500, pids: 9, disk_bytes: None })
+            .unwrap();
+        let file = |name: &str| dir.join("faas-x/slot-0").join(name);
+        assert_eq!(std::fs::read_to_string(file("pids.max")).unwrap().lines().next(), Some("9"));
+        slot.begin().unwrap();
+        assert_eq!(slot.oom_kills().unwrap(), 0);
+        std::fs::write(file("memory.events"), "oom 2\noom_kill 3\n").unwrap();
+        std::fs::write(file("cpu.stat"), "usage_usec 1500\n").unwrap();
+        assert_eq!(slot.oom_kills().unwrap(), 2);
+        assert_eq!(slot.usage().cpu_us, Some(500));
+        assert_eq!(slot.usage().memory_peak_bytes, None, "there is no such file");
+        slot.freeze(true).unwrap();
+        assert!(std::fs::read_to_string(file("cgroup.freeze")).unwrap().starts_with('1'));
+        assert!(!slot.is_frozen().unwrap());
+        std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -24,6 +24,7 @@ impl Version for V1 {
             swap("-1".to_owned()),
             setting(Hierarchy::Memory, "memory.limit_in_bytes", limits.memory_bytes),
             swap(limits.memory_bytes.to_string()),
+            // The slot's own parked process counts too.
             setting(Hierarchy::Pids, "pids.max", u64::from(limits.pids) + 1),
             setting(Hierarchy::Cpu, "cpu.cfs_period_us", CPU_PERIOD_US),
             setting(Hierarchy::Cpu, "cpu.cfs_quota_us", cpu_quota_us(limits)),
@@ -32,5 +33,17 @@ impl Version for V1 {
 
     fn oom_counter(&self) -> (Hierarchy, &'static str) {
         (Hierarchy::Memory, "memory.oom_control")
+    }
+
+    fn memory_peak(&self) -> (Hierarchy, &'static str) {
+        (Hierarchy::Memory, "memory.max_usage_in_bytes")
+    }
+
+    fn peak_reset(&self) -> &'static [u8] {
+        b"0"
+    }
+
+    fn inherits(&self) -> bool {
+        true
     }
 }

@@ -16,12 +16,24 @@ impl Version for V2 {
         vec![
             setting("memory.max", limits.memory_bytes),
             Setting { may_be_absent: true, ..setting("memory.swap.max", 0) },
-            setting("pids.max", u64::from(limits.pids) + 1),
+            setting("pids.max", limits.pids),
             setting("cpu.max", format!("{} {CPU_PERIOD_US}", cpu_quota_us(limits))),
         ]
     }
 
     fn oom_counter(&self) -> (Hierarchy, &'static str) {
         (Hierarchy::Unified, "memory.events")
+    }
+
+    fn memory_peak(&self) -> (Hierarchy, &'static str) {
+        (Hierarchy::Unified, "memory.peak")
+    }
+
+    fn peak_reset(&self) -> &'static [u8] {
+        b"reset"
+    }
+
+    fn inherits(&self) -> bool {
+        false
     }
 }

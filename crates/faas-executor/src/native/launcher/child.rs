@@ -12,10 +12,11 @@ use std::path::Path;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::process::{Resource, Rlimit};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::message::{Failure, SandboxOrder, Step as _};
 use super::template::{HostTree, pivot, read_only};
-use crate::native::layout::KEPT_CAPABILITIES;
+use crate::native::layout::{KEPT_CAPABILITIES, SlotIds};
 use crate::native::seccomp::{self, Program};
 use crate::native::sys;
 
@@ -24,6 +25,10 @@ pub(super) struct Child<'a> {
     pub(super) order: &'a SandboxOrder,
     /// The agent's connection, and the mount of the sandbox's own file system where that is not a tmpfs.
     pub(super) fds: Vec<OwnedFd>,
+    /// The ids of the slot.
+    pub(super) ids: SlotIds,
+    /// Whether there are no cgroups: then it limits itself as far as a process can, and ends with the launcher.
+    pub(super) limits_itself: bool,
     pub(super) trees: &'a [HostTree],
     pub(super) seccomp: &'a Program,
     /// Readable when the ids are mapped.
@@ -38,6 +43,9 @@ const ROOT: &str = "/root";
 /// Descriptors of the guest agent's `init`.
 const AGENT_FD: RawFd = 3;
 const STATUS_FD: RawFd = 4;
+
+/// The group of terminals, as in the image's `/etc/group`.
+const TTY_GROUP: u32 = 5;
 
 /// What is laid over with nothing: files of /proc that tell of the host (OCI runtime specification, `maskedPaths`;
 /// the list is that of common container engines).
@@ -89,23 +97,30 @@ fn report(status: RawFd, failure: &Failure) {
 }
 
 fn become_init(child: Child<'_>) -> Result<std::convert::Infallible, Failure> {
-    let Child { order, fds, trees, seccomp, go, status } = child;
+    let Child { order, fds, ids, limits_itself, trees, seccomp, go, status } = child;
     if rustix::io::read(&go, &mut [0u8; 1]).step("wait for the id maps")? != 1 {
         return Err(Failure { step: "wait for the id maps".into(), errno: libc::EPIPE });
     }
     drop(go);
     sys::become_ids(0, 0).step("become root of the sandbox")?;
+    if limits_itself {
+        // After the change of ids, which takes it back.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .step("end with the launcher")?;
+    }
     rustix::process::setsid().step("start a session")?;
+    // SAFETY: the process is single-threaded. Only now, since the root of a cgroup namespace is where its maker is.
+    unsafe { unshare_unsafe(UnshareFlags::NEWCGROUP) }.step("make a cgroup namespace")?;
     let mut fds = fds.into_iter();
     let agent =
         fds.next().ok_or_else(|| Failure { step: "an agent connection".into(), errno: libc::EBADF })?;
-    mount_root(order, fds.next(), trees)?;
+    mount_root(order, fds.next(), ids, trees)?;
     mask()?;
     pivot(Path::new(ROOT))?;
     rustix::system::sethostname(order.hostname.as_bytes()).step("set the hostname")?;
     sys::loopback_up().step("bring loopback up")?;
     sys::new_session_keyring().step("join a new keyring")?;
-    limit_resources()?;
+    limit_resources(limits_itself.then_some(order))?;
     lay_out_descriptors(agent, status)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     restrict()?;
@@ -128,7 +143,12 @@ fn make_dir(path: &str, mode: u32) -> Result<(), Failure> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).step(format!("mode of {path}"))
 }
 
-fn mount_root(order: &SandboxOrder, disk: Option<OwnedFd>, trees: &[HostTree]) -> Result<(), Failure> {
+fn mount_root(
+    order: &SandboxOrder,
+    disk: Option<OwnedFd>,
+    ids: SlotIds,
+    trees: &[HostTree],
+) -> Result<(), Failure> {
     let safe = MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("make mounts private")?;
@@ -168,11 +188,13 @@ fn mount_root(order: &SandboxOrder, disk: Option<OwnedFd>, trees: &[HostTree]) -
     };
     bind("/dev", "dev")?;
     let no_exec = safe | MountFlags::NOEXEC;
+    // The group tty, where there is one.
+    let group = if ids.count > TTY_GROUP { format!(",gid={TTY_GROUP}") } else { String::new() };
     mount(
         "devpts",
         &format!("{ROOT}/dev/pts"),
         MountFlags::NOSUID | MountFlags::NOEXEC,
-        "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        &format!("newinstance,ptmxmode=0666,mode=0620{group}"),
     )?;
     mount("tmpfs", &format!("{ROOT}/dev/shm"), no_exec, &format!("mode=1777,size={}", order.shm_bytes))?;
     mount("tmpfs", &format!("{ROOT}/run"), safe, "mode=0755,size=16m")?;
@@ -217,8 +239,14 @@ fn cover(source: &str, path: &str) -> Result<(), Failure> {
         .step(format!("cover {path}"))
 }
 
-fn limit_resources() -> Result<(), Failure> {
-    for (resource, soft, hard) in RLIMITS {
+/// `alone` where no cgroup limits the sandbox as a whole: then processes are counted for each user of it, and the
+/// memory of each process is (getrlimit(2)).
+fn limit_resources(alone: Option<&SandboxOrder>) -> Result<(), Failure> {
+    let of_cgroups = alone.map(|order| {
+        let (pids, memory) = (u64::from(order.pids), order.memory_bytes);
+        [(Resource::Nproc, pids, pids), (Resource::Data, memory, memory)]
+    });
+    for (resource, soft, hard) in RLIMITS.into_iter().chain(of_cgroups.into_iter().flatten()) {
         let own = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
         let hard = hard.min(own);
         let limit = Rlimit { current: Some(soft.min(hard)), maximum: Some(hard) };

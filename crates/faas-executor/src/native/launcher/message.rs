@@ -12,6 +12,9 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::native::cgroup::CgroupPlan;
+use crate::native::layout::IdMode;
+
 /// The largest message.
 const MAX_MESSAGE: usize = 16 * 1024;
 
@@ -24,6 +27,8 @@ const MAX_FDS: usize = 4;
 pub(crate) enum LauncherCommand {
     /// The first message: what the launcher works with.
     SetUp(LauncherSetup),
+    /// The ids that [`LauncherEvent::WantsIds`] asked for are there.
+    IdsMapped,
     /// Make slot `slot`; the descriptor beside it becomes the slot's socket.
     MakeSlot {
         /// Its number; not in use.
@@ -34,18 +39,22 @@ pub(crate) enum LauncherCommand {
 /// What the launcher works with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct LauncherSetup {
-    /// The name of the gateway's cgroups.
-    pub(crate) mark: String,
     /// An empty directory to mount the launcher's own root over.
     pub(crate) mount_point: PathBuf,
     /// The directory that becomes `/.faas` in every sandbox: it holds `agent` and an empty directory `run`.
     pub(crate) agent_dir: PathBuf,
+    /// Which ids sandboxes have.
+    pub(crate) ids: IdMode,
+    /// Where their cgroups are; without any, limits are set where a process can set them for itself.
+    pub(crate) cgroups: Option<CgroupPlan>,
 }
 
 /// Launcher to server.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LauncherEvent {
+    /// It is in a user namespace of its own, which somebody outside must give ids to.
+    WantsIds,
     /// Set up; slots can be made.
     Ready,
     /// It could not be set up; it ends.
@@ -88,8 +97,6 @@ pub(crate) enum SlotReply {
     Created {
         /// The PID of `init` on the host.
         pid: u32,
-        /// How many OOM kills its cgroup had seen before.
-        oom_kills_before: u64,
     },
     /// The last order, or the parking, failed.
     Failed(Failure),

@@ -12,6 +12,7 @@ pub(in crate::native) mod landlock;
 pub(in crate::native) mod message;
 mod slot;
 mod template;
+mod user_namespace;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,9 +22,10 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, WaitOptions};
 
 use super::cgroup::{CgroupHost, SlotCgroup};
+use super::layout::IdMode;
 use super::seccomp;
 use super::sys::{self, Fork};
-use message::{LauncherCommand, LauncherEvent, SlotReply, receive, send};
+use message::{LauncherCommand, LauncherEvent, LauncherSetup, SlotReply, receive, send};
 use slot::Slot;
 use template::HostTree;
 
@@ -47,7 +49,8 @@ pub fn main() -> std::process::ExitCode {
 struct Launcher {
     server: OwnedFd,
     children: OwnedFd,
-    cgroups: CgroupHost,
+    ids: IdMode,
+    cgroups: Option<CgroupHost>,
     trees: Vec<HostTree>,
     seccomp: seccomp::Program,
     slots: BTreeMap<i32, u32>,
@@ -65,21 +68,28 @@ fn run() -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the first message is no set-up"));
     };
     let children = sys::child_events()?;
-    let made = sys::new_session_keyring()
-        .map_err(|error| Failure::at("join a new keyring", &error))
-        .and_then(|()| {
-            CgroupHost::prepare(&setup.mark)
-                .map_err(|error| Failure { step: format!("cgroups: {error}"), errno: libc::EIO })
-        })
-        .and_then(|cgroups| Ok((cgroups, template::enter(&setup)?)));
-    let (cgroups, trees) = match made {
+    let (cgroups, trees) = match set_up(&server, &setup) {
         Ok(made) => made,
         Err(failure) => return send(&server, &LauncherEvent::Failed(failure), &[]),
     };
     let seccomp = seccomp::default_program();
-    let launcher = Launcher { server, children, cgroups, trees, seccomp, slots: BTreeMap::new() };
+    let launcher =
+        Launcher { server, children, ids: setup.ids, cgroups, trees, seccomp, slots: BTreeMap::new() };
     send(&launcher.server, &LauncherEvent::Ready, &[])?;
     launcher.serve()
+}
+
+fn set_up(server: &OwnedFd, setup: &LauncherSetup) -> Result<(Option<CgroupHost>, Vec<HostTree>), Failure> {
+    sys::new_session_keyring().step("join a new keyring")?;
+    let open = |plan| {
+        CgroupHost::open(plan)
+            .map_err(|error| Failure { step: format!("cgroups: {error}"), errno: libc::EIO })
+    };
+    let cgroups = setup.cgroups.as_ref().map(open).transpose()?;
+    if let IdMode::OfUser { uid, gid, further } = setup.ids {
+        user_namespace::enter(server, uid, gid, further > 0)?;
+    }
+    Ok((cgroups, template::enter(setup)?))
 }
 
 /// What comes of one event.
@@ -89,7 +99,7 @@ enum Turn {
     /// The server is gone.
     ServerGone,
     /// This is the forked process of a new slot.
-    Slot { number: u32, socket: OwnedFd, cgroup: SlotCgroup },
+    Slot { number: u32, socket: OwnedFd, cgroup: Option<SlotCgroup> },
 }
 
 impl Launcher {
@@ -102,9 +112,9 @@ impl Launcher {
                 Ok(Turn::ServerGone) => break Ok(()),
                 Ok(Turn::Slot { number, socket, cgroup }) => {
                     // The launcher's descriptors are not the slot's.
-                    let Self { trees, seccomp, server, children, cgroups, slots: _ } = self;
+                    let Self { ids, trees, seccomp, server, children, cgroups, slots: _ } = self;
                     drop((server, children, cgroups));
-                    Slot { number, socket, cgroup, trees, seccomp }.run()
+                    Slot { number, socket, ids, cgroup, trees, seccomp }.run()
                 }
                 Err(error) => break Err(error),
             }
@@ -132,7 +142,7 @@ impl Launcher {
         }
         match receive(&self.server)? {
             Some((LauncherCommand::MakeSlot { slot }, fds)) => self.make_slot(slot, fds),
-            Some((LauncherCommand::SetUp(_), _)) => {
+            Some((LauncherCommand::SetUp(_) | LauncherCommand::IdsMapped, _)) => {
                 Err(io::Error::new(io::ErrorKind::InvalidData, "set up twice"))
             }
             None => Ok(Turn::ServerGone),
@@ -142,15 +152,21 @@ impl Launcher {
     /// Ends everything that is in the slots: all of them are tried, the first failure is reported.
     fn end(&mut self) -> io::Result<()> {
         let slots = std::mem::take(&mut self.slots);
-        let ended = slots.into_values().map(|slot| self.cgroups.destroy_slot(slot));
+        let ended = slots.into_values().map(|slot| self.destroy_slot(slot));
         ended.fold(Ok(()), Result::and)
+    }
+
+    /// Without cgroups what runs in a slot ends when its pidfd is killed, or with the launcher (`PR_SET_PDEATHSIG`).
+    fn destroy_slot(&self, slot: u32) -> io::Result<()> {
+        self.cgroups.as_ref().map_or(Ok(()), |cgroups| cgroups.destroy_slot(slot))
     }
 
     fn make_slot(&mut self, slot: u32, fds: Vec<OwnedFd>) -> io::Result<Turn> {
         let Some(socket) = fds.into_iter().next() else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a slot without a socket"));
         };
-        let forked = SlotCgroup::make(&self.cgroups, slot)
+        let cgroup = self.cgroups.as_ref().map(|cgroups| SlotCgroup::make(cgroups, slot)).transpose();
+        let forked = cgroup
             .map_err(|error| Failure::at("make cgroups", &error))
             // SAFETY: the launcher is single-threaded.
             .and_then(|cgroup| match unsafe { sys::fork() } {
@@ -195,7 +211,7 @@ impl Launcher {
     }
 
     fn slot_gone(&mut self, slot: u32) -> io::Result<()> {
-        let left = self.cgroups.destroy_slot(slot).err().map(|error| error.to_string());
+        let left = self.destroy_slot(slot).err().map(|error| error.to_string());
         send(self.server.as_fd(), &LauncherEvent::SlotGone { slot, left }, &[])
     }
 }

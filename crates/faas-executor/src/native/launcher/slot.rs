@@ -2,22 +2,24 @@
 //!
 //! Moving a process into a cgroup waits for RCU grace periods, 7 to 20 ms for each hierarchy; a process born in one
 //! costs nothing. So the slot moves itself once, and every sandbox is its child by clone3(2) - by parentage its
-//! sibling (`CLONE_PARENT`), so that the launcher reaps it.
+//! sibling (`CLONE_PARENT`), so that the launcher reaps it. On v2 the slot stays outside: there clone3 can put its child
+//! into a cgroup (`CLONE_INTO_CGROUP`).
 //!
-//! The slot keeps root's capabilities, under ids of its own that create the sandboxes' user namespaces (see
-//! [`SlotIds`]). Nothing of a sandbox runs in it.
+//! The slot keeps root's capabilities, as root under ids of its own that create the sandboxes' user namespaces (see
+//! [`IdMode`]). Nothing of a sandbox runs in it.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::path::Path;
 
-use rustix::mount::{MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitiesSecureBits, UnshareFlags, unshare_unsafe};
 
 use super::child;
 use super::message::{Failure, SandboxOrder, SlotReply, Step as _, receive, send};
-use super::template::{HostTree, read_only};
+use super::template::{HostTree, copy_tree, read_only};
 use crate::native::cgroup::{CgroupFileError, SlotCgroup};
-use crate::native::layout::{IDS_PER_SANDBOX, SlotIds};
+use crate::native::layout::{IdMode, SlotIds};
 use crate::native::seccomp::Program;
 use crate::native::sys::{self, Fork};
 use crate::sandbox::Limits;
@@ -26,7 +28,8 @@ use crate::sandbox::Limits;
 pub(super) struct Slot {
     pub(super) number: u32,
     pub(super) socket: OwnedFd,
-    pub(super) cgroup: SlotCgroup,
+    pub(super) ids: IdMode,
+    pub(super) cgroup: Option<SlotCgroup>,
     pub(super) trees: Vec<HostTree>,
     pub(super) seccomp: Program,
 }
@@ -48,7 +51,9 @@ impl Slot {
 
     fn park(&self) -> Result<(), Failure> {
         sys::reset_signals().step("reset signals")?;
-        self.cgroup.enter().map_err(|error| Failure::at(format!("enter cgroup {error}"), &error.source))?;
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.enter().map_err(|error| Failure::at(format!("enter cgroup {error}"), &error.source))?;
+        }
         // SAFETY: the process is single-threaded, and no code of it relies on the file system state it shared.
         unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.step("unshare the slot's mount namespace")?;
         rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
@@ -56,11 +61,16 @@ impl Slot {
         self.map_lower()?;
         // SAFETY: as above; the time namespace is entered by children only (time_namespaces(7)).
         unsafe { unshare_unsafe(UnshareFlags::NEWTIME) }.step("unshare the time namespace")?;
-        rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
-            .step("keep capabilities")?;
-        let creator = SlotIds::of(self.number).creator;
-        sys::become_ids(creator, creator).step("take the slot's ids")?;
+        if let Some(creator) = self.own_ids().creator {
+            rustix::thread::set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
+                .step("keep capabilities")?;
+            sys::become_ids(creator, creator).step("take the slot's ids")?;
+        }
         send(&self.socket, &SlotReply::Parked, &[]).step("say that the slot is parked")
+    }
+
+    fn own_ids(&self) -> SlotIds {
+        self.ids.of_slot(self.number)
     }
 
     /// Mounts the skeleton at `/lower` so that what root owns there belongs to the root of this slot's sandboxes.
@@ -71,11 +81,19 @@ impl Slot {
             OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
         )
         .step("clone the skeleton")?;
-        let namespace = self.id_mapping()?;
         let mut attr = read_only();
-        attr.attr_set |= libc::MOUNT_ATTR_IDMAP;
-        attr.userns_fd = u64::from(namespace.as_raw_fd().unsigned_abs());
-        sys::mount_setattr(&tree, false, &attr).step("idmap the skeleton")?;
+        if self.ids == IdMode::OwnRanges {
+            let namespace = self.id_mapping()?;
+            attr.attr_set |= libc::MOUNT_ATTR_IDMAP;
+            attr.userns_fd = u64::from(namespace.as_raw_fd().unsigned_abs());
+            match sys::mount_setattr(&tree, false, &attr) {
+                // A tmpfs can be idmapped from Linux 6.3 on.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return self.copy_lower(),
+                other => other.step("idmap the skeleton")?,
+            }
+        } else {
+            sys::mount_setattr(&tree, false, &attr).step("make the skeleton read-only")?;
+        }
         rustix::mount::move_mount(
             &tree,
             "",
@@ -86,12 +104,23 @@ impl Slot {
         .step("mount the skeleton")
     }
 
+    /// Puts a copy of the skeleton at `/lower` that belongs to the root of this slot's sandboxes.
+    fn copy_lower(&self) -> Result<(), Failure> {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+        rustix::mount::mount("lower", "/lower", "tmpfs", flags, c"mode=0755,size=64m")
+            .step("mount the copy of the skeleton")?;
+        copy_tree(Path::new("/skeleton"), Path::new("/lower"), self.own_ids().base)
+            .step("copy the skeleton")?;
+        let read_only = MountFlags::BIND | MountFlags::RDONLY | flags;
+        rustix::mount::mount_remount("/lower", read_only, c"").step("make the copy read-only")
+    }
+
     /// A user namespace that maps as the sandboxes' do. A mount's id mapping is given by one (mount_setattr(2)).
     fn id_mapping(&self) -> Result<OwnedFd, Failure> {
         let (gate, held) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
         // SAFETY: the process is single-threaded.
-        let (fork, _pidfd) =
-            unsafe { sys::clone3(libc::CLONE_NEWUSER as u64, libc::SIGCHLD) }.step("clone an id mapping")?;
+        let (fork, _pidfd) = unsafe { sys::clone3(libc::CLONE_NEWUSER as u64, libc::SIGCHLD, None) }
+            .step("clone an id mapping")?;
         let Fork::Parent(pid) = fork else {
             drop(held);
             // Waits for the parent to close its end, or to be gone.
@@ -110,7 +139,7 @@ impl Slot {
     }
 
     fn write_id_maps(&self, pid: Pid) -> Result<(), Failure> {
-        let map = format!("0 {} {IDS_PER_SANDBOX}", SlotIds::of(self.number).base);
+        let map = self.own_ids().map_line();
         for file in ["uid_map", "gid_map"] {
             let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
             std::fs::write(path, &map).step(format!("write {file}"))?;
@@ -126,9 +155,9 @@ impl Slot {
                 Err(_) => return 1,
             };
             let sent = match self.create(&order, fds) {
-                Ok((pid, pidfd, oom_kills_before)) => {
+                Ok((pid, pidfd)) => {
                     let pid = pid.as_raw_nonzero().get().unsigned_abs();
-                    send(&self.socket, &SlotReply::Created { pid, oom_kills_before }, &[pidfd.as_fd()])
+                    send(&self.socket, &SlotReply::Created { pid }, &[pidfd.as_fd()])
                 }
                 Err(failure) => send(&self.socket, &SlotReply::Failed(failure), &[]),
             };
@@ -139,7 +168,7 @@ impl Slot {
         }
     }
 
-    fn create(&self, order: &SandboxOrder, fds: Vec<OwnedFd>) -> Result<(Pid, OwnedFd, u64), Failure> {
+    fn create(&self, order: &SandboxOrder, fds: Vec<OwnedFd>) -> Result<(Pid, OwnedFd), Failure> {
         let limits = Limits {
             memory_bytes: order.memory_bytes,
             cpu_millicores: order.cpu_millicores,
@@ -148,19 +177,21 @@ impl Slot {
         };
         let of_cgroup =
             |error: CgroupFileError| Failure::at(format!("set cgroup limits: {error}"), &error.source);
-        self.cgroup.limit(&limits).map_err(of_cgroup)?;
-        let oom_kills_before = self.cgroup.oom_kills().map_err(of_cgroup)?;
+        self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.limit(&limits)).map_err(of_cgroup)?;
+        let birth_place = self.cgroup.as_ref().and_then(SlotCgroup::birth_place);
 
         let cloexec = rustix::pipe::PipeFlags::CLOEXEC;
         let (go_read, go_write) = rustix::pipe::pipe_with(cloexec).step("make a pipe")?;
         let (status_read, status_write) = rustix::pipe::pipe_with(cloexec).step("make a pipe")?;
         // SAFETY: the process is single-threaded.
-        let (fork, pidfd) = unsafe { sys::clone3(NAMESPACES, 0) }.step("clone the sandbox")?;
+        let (fork, pidfd) = unsafe { sys::clone3(NAMESPACES, 0, birth_place) }.step("clone the sandbox")?;
         let Fork::Parent(pid) = fork else {
             drop((go_write, status_read));
             child::run(child::Child {
                 order,
                 fds,
+                ids: self.own_ids(),
+                limits_itself: self.cgroup.is_none(),
                 trees: &self.trees,
                 seccomp: &self.seccomp,
                 go: go_read,
@@ -174,7 +205,7 @@ impl Slot {
             None => Ok(()),
         });
         match made {
-            Ok(()) => Ok((pid, pidfd, oom_kills_before)),
+            Ok(()) => Ok((pid, pidfd)),
             Err(failure) => {
                 // It ends by itself when its pipes close; this is for one that hangs. Gone already is as good.
                 match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
@@ -192,14 +223,14 @@ impl Slot {
     }
 }
 
-/// Every namespace that clone3(2) makes; the time namespace is the slot's. Constants of libc are signed.
+/// Every namespace that clone3(2) makes; the time namespace is the slot's, and the cgroup namespace is the child's to
+/// make, once it is in its cgroup. Constants of libc are signed.
 const NAMESPACES: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWNET
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP
     | libc::CLONE_PARENT) as u64;
 
 /// What the child says of itself: nothing when it became the guest agent, otherwise the step that failed.

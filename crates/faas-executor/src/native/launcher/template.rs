@@ -12,6 +12,7 @@
 //! | `/empty`, `/upper`, `/root` | an empty directory; mount points for a sandbox's own file system and its root |
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ use rustix::fs::{FileType, Mode};
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use super::message::{Failure, LauncherSetup, Step as _};
+use crate::native::layout::IdMode;
 use crate::native::{host_image, sys};
 
 /// A piece of the host's file system that sandboxes see.
@@ -60,7 +62,13 @@ pub(super) fn enter(setup: &LauncherSetup) -> Result<Vec<HostTree>, Failure> {
         let dir = root.join(dir);
         fs::create_dir(&dir).step(format!("make {}", dir.display()))?;
     }
-    host_image::build_skeleton(&root.join("skeleton"))?;
+    let skeleton = root.join("skeleton");
+    host_image::build_skeleton(&skeleton)?;
+    if let IdMode::OfUser { .. } = setup.ids {
+        // All sandboxes have the same ids, so it is theirs from the start.
+        let base = setup.ids.of_slot(0).base;
+        chown_tree(&skeleton, base).step("give the skeleton to the sandboxes")?;
+    }
     let trees = host_trees(root)?;
     make_devices(&root.join("dev"))?;
     clone_tree(&setup.agent_dir, &root.join("faas"), false)?;
@@ -84,7 +92,14 @@ fn clone_tree(from: &Path, to: &Path, recursive: bool) -> Result<(), Failure> {
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
     let step = || format!("bind {}", from.display());
-    let tree = rustix::mount::open_tree(rustix::fs::CWD, from, flags).step(step())?;
+    let (tree, recursive) = match rustix::mount::open_tree(rustix::fs::CWD, from, flags) {
+        // In a user namespace what is mounted below may not be uncovered: it comes along.
+        Err(rustix::io::Errno::INVAL) if !recursive => {
+            let flags = flags | OpenTreeFlags::AT_RECURSIVE;
+            (rustix::mount::open_tree(rustix::fs::CWD, from, flags).step(step())?, true)
+        }
+        other => (other.step(step())?, recursive),
+    };
     sys::mount_setattr(&tree, recursive, &read_only()).step(step())?;
     rustix::mount::move_mount(&tree, "", rustix::fs::CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .step(step())
@@ -113,6 +128,38 @@ fn host_trees(root: &Path) -> Result<Vec<HostTree>, Failure> {
     Ok(trees)
 }
 
+/// Gives a tree to `id`, links themselves and not what they lead to.
+fn chown_tree(path: &Path, id: u32) -> io::Result<()> {
+    std::os::unix::fs::lchown(path, Some(id), Some(id))?;
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            chown_tree(&entry?.path(), id)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies a tree, as `id`'s: for a kernel that cannot idmap the file system it is on.
+pub(super) fn copy_tree(from: &Path, to: &Path, id: u32) -> io::Result<()> {
+    let meta = fs::symlink_metadata(from)?;
+    if meta.is_symlink() {
+        std::os::unix::fs::symlink(fs::read_link(from)?, to)?;
+    } else if meta.is_dir() {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let name = entry?.file_name();
+            copy_tree(&from.join(&name), &to.join(&name), id)?;
+        }
+    } else {
+        fs::copy(from, to)?;
+    }
+    std::os::unix::fs::lchown(to, Some(id), Some(id))?;
+    if !meta.is_symlink() {
+        fs::set_permissions(to, meta.permissions())?;
+    }
+    Ok(())
+}
+
 /// Device nodes as in every container (OCI runtime specification, "Default Devices"), on a tmpfs that all sandboxes
 /// share and none can write to.
 fn make_devices(dev: &Path) -> Result<(), Failure> {
@@ -128,15 +175,25 @@ fn make_devices(dev: &Path) -> Result<(), Failure> {
         [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
     {
         let path = dev.join(name);
-        rustix::fs::mknodat(
+        let made = rustix::fs::mknodat(
             rustix::fs::CWD,
             &path,
             FileType::CharacterDevice,
             Mode::from_raw_mode(0o666),
             rustix::fs::makedev(major, minor),
-        )
-        .step(format!("make {}", path.display()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).step("set a device's mode")?;
+        );
+        match made {
+            // In a user namespace there are no new devices, only the host's.
+            Err(rustix::io::Errno::PERM) => {
+                fs::write(&path, "").step(format!("make {}", path.display()))?;
+                rustix::mount::mount_bind(Path::new("/dev").join(name), &path)
+                    .step(format!("bind {}", path.display()))?;
+            }
+            other => {
+                other.step(format!("make {}", path.display()))?;
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).step("set a device's mode")?;
+            }
+        }
     }
     for (name, target) in [
         ("fd", "/proc/self/fd"),
