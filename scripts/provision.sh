@@ -21,6 +21,8 @@ need busybox busybox-static
 need git git
 need awk mawk
 need setpriv util-linux
+need newuidmap uidmap
+need useradd passwd
 /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || packages+=(python3 python3-venv)
 # Docker's default seccomp policy, which the differential test and the bench give to runc.
 [ -f /usr/share/containers/seccomp.json ] || packages+=(golang-github-containers-common)

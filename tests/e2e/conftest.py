@@ -1,4 +1,8 @@
-"""The gateway that most tests share, one that a test may ill-treat, and the clients."""
+"""The gateway that most tests share, one that a test may ill-treat, and the clients.
+
+Every test that uses a gateway runs once for each of its modes: as root, as an ordinary user with one id, and as one
+with a range of them. `@pytest.mark.modes("root")` names the modes that a test is for.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from faas_sdk.client import FaaSClient
 import leftovers
 import needs
 from gateway import Gateway
+from users import User, make_user
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,21 +31,48 @@ def _root() -> None:
         needs.skip("root", "not root", "tests/e2e")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "modes(*names): the modes of the gateway that the test is for")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the modes that a test is not for."""
+
+    def is_wanted(item: pytest.Item) -> bool:
+        marker, callspec = item.get_closest_marker("modes"), getattr(item, "callspec", None)
+        name = callspec.params.get("mode") if callspec else None
+        return marker is None or name is None or name in marker.args
+
+    unwanted = [item for item in items if not is_wanted(item)]
+    items[:] = [item for item in items if is_wanted(item)]
+    config.hook.pytest_deselected(items=unwanted)
+
+
+@pytest.fixture(scope="session", params=["root", "one id", "range"])
+def mode(request: pytest.FixtureRequest, _root: None) -> Iterator[User | None]:
+    """Whom the gateway runs as; None is root."""
+    if request.param == "root":
+        yield None
+        return
+    with make_user(with_range=request.param == "range") as user:
+        yield user
+
+
 @pytest.fixture(scope="session")
-def gateway(_root: None, _keep_orphans_in_sight: None) -> Iterator[Gateway]:
+def gateway(mode: User | None, _keep_orphans_in_sight: None) -> Iterator[Gateway]:
     """A gateway for many tests; at the end it must stop well and leave nothing."""
-    running = Gateway(environment={"E2E_PRIVATE": "private-to-the-gateway"})
+    running = Gateway(environment={"E2E_PRIVATE": "private-to-the-gateway"}, user=mode)
     yield running
     running.stop_and_check()
 
 
 @pytest.fixture
-def start(_root: None, _keep_orphans_in_sight: None) -> Iterator[Callable[..., Gateway]]:
+def start(mode: User | None, _keep_orphans_in_sight: None) -> Iterator[Callable[..., Gateway]]:
     """Starts gateways for one test alone; those it has not stopped itself are stopped and checked after it."""
     started: list[Gateway] = []
 
     def begin(data_dir: Path | None = None, *arguments: str) -> Gateway:
-        started.append(Gateway(data_dir, *arguments))
+        started.append(Gateway(data_dir, *arguments, user=mode))
         return started[-1]
 
     yield begin

@@ -14,6 +14,7 @@ from queue import Empty, Queue
 from typing import ClassVar
 
 import leftovers
+from users import User
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_S = 60.0
@@ -38,6 +39,15 @@ def program() -> Path:
     return max(built, key=lambda path: path.stat().st_mtime)
 
 
+def readable(program: Path, user: User) -> str:
+    """A copy of the program where an ordinary user can read it."""
+    copy = user.home / program.name
+    if not copy.exists():
+        shutil.copy(program, copy)
+        copy.chmod(0o755)
+    return str(copy)
+
+
 class Gateway:
     """A running gateway."""
 
@@ -45,19 +55,30 @@ class Gateway:
     """PIDs of all that run."""
 
     def __init__(
-        self, data_dir: Path | None = None, *arguments: str, environment: dict[str, str] | None = None
+        self,
+        data_dir: Path | None = None,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        user: User | None = None,
     ) -> None:
         self._own_dir = data_dir is None
         self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix="faas-e2e-"))
+        command = [str(program()), "--listen", "127.0.0.1:0", "--data-dir", str(self.data_dir), *arguments]
+        if user is not None:
+            os.chown(self.data_dir, user.uid, user.gid)
+            command = user.command([readable(program(), user), *command[1:]])
         self.log = Path(tempfile.mkstemp(prefix="faas-e2e-", suffix=".log")[1])
         self._lines: Queue[str | None] = Queue()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [program(), "--listen", "127.0.0.1:0", "--data-dir", str(self.data_dir), *arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=os.environ | {"RUST_LOG": "debug"} | (environment or {}),
+                env=os.environ
+                | {"RUST_LOG": "debug"}
+                | ({"HOME": str(user.home)} if user else {})
+                | (environment or {}),
                 text=True,
             )
         self.running.add(self.process.pid)
