@@ -1,9 +1,10 @@
 //! The seam: what every backend can be asked to do, and how it refuses what it cannot.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use faas_types::{Network, Runtime, RuntimeCapabilities, SandboxId, Usage};
+
+use crate::guest::AgentStream;
 
 /// What a sandbox may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,6 +103,17 @@ pub enum SandboxError {
     },
 }
 
+/// What an image says of programs, where the caller says nothing (OCI image specification, "Properties").
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageDefaults {
+    /// `Env`.
+    pub env: Vec<(String, String)>,
+    /// `WorkingDir`.
+    pub working_dir: Option<String>,
+    /// `User`.
+    pub user: Option<String>,
+}
+
 /// A live sandbox, as its backend holds it.
 ///
 /// Dropping a handle does not end the sandbox: the caller gives it to [`SandboxExecutor::destroy`].
@@ -109,13 +121,11 @@ pub enum SandboxError {
 pub struct SandboxHandle {
     /// Its id.
     pub id: SandboxId,
-    /// PID of the sandbox's `init` as this host sees it, and the pidfd that makes it unmistakable.
-    pub init_pid: u32,
-    /// See `init_pid`.
-    pub pidfd: OwnedFd,
+    /// What its image says of programs that run in it.
+    pub image: ImageDefaults,
     /// A connection to its guest agent that was made together with the sandbox. The agent's `Hello` is its first
     /// frame; requests may be written before that arrives.
-    pub agent: Option<std::os::unix::net::UnixStream>,
+    pub agent: Option<AgentStream>,
     /// What the backend itself needs to find it again.
     pub backend: BackendHandle,
 }
@@ -156,7 +166,7 @@ pub trait SandboxExecutor: Send + Sync {
     fn connect(
         &self,
         sandbox: &SandboxHandle,
-    ) -> impl Future<Output = Result<std::os::unix::net::UnixStream, SandboxError>> + Send;
+    ) -> impl Future<Output = Result<AgentStream, SandboxError>> + Send;
 
     /// What the kernel has counted in it since it was made.
     fn account(&self, sandbox: &SandboxHandle) -> impl Future<Output = Result<Account, SandboxError>> + Send;

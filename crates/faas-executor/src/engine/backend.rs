@@ -1,13 +1,13 @@
 //! The backends of one engine and the choice among them.
 
 use std::collections::BTreeMap;
-use std::os::unix::net::UnixStream;
 
 use faas_types::{LimitSupport, LimitsSupport, Runtime, RuntimeCapabilities, RuntimeChoice};
 
 use super::EngineConfig;
 use crate::data_dir::DataDir;
 use crate::error::{EngineError, StartError};
+use crate::guest::AgentStream;
 #[cfg(all(target_os = "linux", feature = "native"))]
 use crate::native::{NativeConfig, NativeExecutor, NativeStartError};
 use crate::sandbox::{Account, SandboxError, SandboxExecutor, SandboxHandle, SandboxSpec};
@@ -42,7 +42,7 @@ impl Backend<'_> {
         each!(self, backend => backend.create(spec).await)
     }
 
-    pub(super) async fn connect(self, sandbox: &SandboxHandle) -> Result<UnixStream, SandboxError> {
+    pub(super) async fn connect(self, sandbox: &SandboxHandle) -> Result<AgentStream, SandboxError> {
         each!(self, backend => backend.connect(sandbox).await)
     }
 

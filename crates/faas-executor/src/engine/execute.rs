@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{ExecuteSpec, ExecutionOutcome, Inner};
 use crate::error::EngineError;
 use crate::guest::{AgentConnection, ExecCall, ExecResult, GuestError};
-use crate::sandbox::{Account, SandboxError, SandboxHandle, SandboxSpec};
+use crate::sandbox::{Account, ImageDefaults, SandboxError, SandboxHandle, SandboxSpec};
 
 /// How long after its timeout an execution may go on before its sandbox counts as lost: the agent, which keeps the
 /// time, does not answer.
@@ -90,12 +90,9 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
         Some(stream) => stream,
         None => backend.connect(sandbox).await?,
     };
-    let call = exec_call(spec, &image);
-    let run = async {
-        let mut agent = AgentConnection::new(stream)?;
-        agent.exec(call).await
-    };
-    let result = match tokio::time::timeout(deadline, run).await {
+    let call = exec_call(spec, &sandbox.image);
+    let mut agent = AgentConnection::new(stream);
+    let result = match tokio::time::timeout(deadline, agent.exec(call)).await {
         Ok(result) => result,
         Err(_elapsed) => return Err(lost("its agent did not answer after the execution's timeout")),
     };
@@ -125,7 +122,7 @@ fn new_sandbox_id() -> SandboxId {
     SandboxId(format!("sb-{}", &id[16..]))
 }
 
-fn exec_call(spec: ExecuteSpec, image: &str) -> ExecCall {
+fn exec_call(spec: ExecuteSpec, image: &ImageDefaults) -> ExecCall {
     let files: Vec<ExecFile> = spec
         .files
         .iter()
@@ -136,14 +133,14 @@ fn exec_call(spec: ExecuteSpec, image: &str) -> ExecCall {
             secret: file.secret,
         })
         .collect();
-    let mut env = image_env(image);
+    let mut env = image.env.clone();
     env.extend(spec.env);
     ExecCall {
         request: ExecRequest {
             program: spec.program,
             env,
-            cwd: spec.working_dir,
-            user: spec.user,
+            cwd: spec.working_dir.or_else(|| image.working_dir.clone()),
+            user: spec.user.or_else(|| image.user.clone()),
             files,
             stdin: spec.stdin.is_some(),
             timeout_ms: Some(u64::try_from(spec.timeout.as_millis()).unwrap_or(u64::MAX)),
@@ -153,14 +150,4 @@ fn exec_call(spec: ExecuteSpec, image: &str) -> ExecCall {
         files: spec.files.into_iter().map(|file| file.content).collect(),
         stdin: spec.stdin,
     }
-}
-
-#[cfg(all(target_os = "linux", feature = "native"))]
-fn image_env(image: &str) -> Vec<(String, String)> {
-    crate::native::image_env(image).unwrap_or_default()
-}
-
-#[cfg(not(all(target_os = "linux", feature = "native")))]
-fn image_env(_image: &str) -> Vec<(String, String)> {
-    Vec::new()
 }

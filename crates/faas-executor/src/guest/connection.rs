@@ -5,12 +5,10 @@ use std::io;
 use faas_guest_protocol::{
     Decoder, ExecRequest, ExitReport, FrameKind, MAX_REPLY_PAYLOAD, MAX_REQUEST_PAYLOAD, encode_into,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
-use tokio::net::unix::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 
-use super::GuestError;
 use super::reply::Reply;
+use super::{AgentStream, GuestError};
 
 /// The most bytes of content in one frame.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -43,21 +41,19 @@ pub struct ExecResult {
 /// A connection, for one execution after the other. Dropping it, or the future of an execution, ends what runs.
 #[derive(Debug)]
 pub struct AgentConnection {
-    stream: UnixStream,
+    reader: ReadHalf<AgentStream>,
+    writer: WriteHalf<AgentStream>,
     decoder: Decoder,
     greeted: bool,
     next_id: u64,
 }
 
 impl AgentConnection {
-    /// Takes over a connected socket. Must be called within a Tokio runtime.
-    ///
-    /// # Errors
-    /// When the socket cannot be watched.
-    pub fn new(stream: std::os::unix::net::UnixStream) -> Result<Self, GuestError> {
-        stream.set_nonblocking(true)?;
-        let stream = UnixStream::from_std(stream)?;
-        Ok(Self { stream, decoder: Decoder::new(MAX_REPLY_PAYLOAD), greeted: false, next_id: 1 })
+    /// Takes over a connection.
+    #[must_use]
+    pub fn new(stream: AgentStream) -> Self {
+        let (reader, writer) = tokio::io::split(stream);
+        Self { reader, writer, decoder: Decoder::new(MAX_REPLY_PAYLOAD), greeted: false, next_id: 1 }
     }
 
     /// Runs one program and collects what it says until it ends. The order is sent before the agent has greeted: it
@@ -84,9 +80,8 @@ impl AgentConnection {
         call: ExecCall,
         reply: &mut Reply,
     ) -> Result<ExitReport, GuestError> {
-        let (reader, writer) = self.stream.split();
-        let sent = send(writer, exec_id, order, call);
-        let received = receive(reader, &mut self.decoder, reply);
+        let sent = send(&mut self.writer, exec_id, order, call);
+        let received = receive(&mut self.reader, &mut self.decoder, reply);
         tokio::pin!(sent, received);
         // Both at once: an agent that cannot be rid of output does not take more input.
         tokio::select! {
@@ -111,7 +106,12 @@ fn order(exec_id: u64, call: &ExecCall) -> Result<Vec<u8>, GuestError> {
     Ok(bytes)
 }
 
-async fn send(mut writer: WriteHalf<'_>, exec_id: u64, order: Vec<u8>, call: ExecCall) -> io::Result<()> {
+async fn send(
+    writer: &mut WriteHalf<AgentStream>,
+    exec_id: u64,
+    order: Vec<u8>,
+    call: ExecCall,
+) -> io::Result<()> {
     let mut pending = order;
     let mut contents = Vec::new();
     contents.extend(call.files.iter().map(|content| (FrameKind::FileData, content.as_slice())));
@@ -128,11 +128,12 @@ async fn send(mut writer: WriteHalf<'_>, exec_id: u64, order: Vec<u8>, call: Exe
     if call.request.stdin {
         encode_into(&mut pending, FrameKind::StdinEof as u8, exec_id, &[]);
     }
-    writer.write_all(&pending).await
+    writer.write_all(&pending).await?;
+    writer.flush().await
 }
 
 async fn receive(
-    mut reader: ReadHalf<'_>,
+    reader: &mut ReadHalf<AgentStream>,
     decoder: &mut Decoder,
     reply: &mut Reply,
 ) -> Result<ExitReport, GuestError> {

@@ -6,8 +6,10 @@
 
 mod connection;
 mod reply;
+mod stream;
 
 pub use connection::{AgentConnection, ExecCall, ExecResult};
+pub use stream::AgentStream;
 
 use faas_guest_protocol::{AgentError, FrameError};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -24,14 +24,19 @@ use super::{connect, host_image, socket};
 use crate::agent_binary::{agent_binary, agent_digest};
 use crate::data_dir::DataDir;
 use crate::error::StartError;
+use crate::guest::AgentStream;
 use crate::sandbox::{
-    Account, BackendHandle, SandboxError, SandboxExecutor, SandboxHandle, SandboxSpec, Unsupported,
+    Account, BackendHandle, ImageDefaults, SandboxError, SandboxExecutor, SandboxHandle, SandboxSpec,
+    Unsupported,
 };
 
 /// The part of a sandbox's handle that is this backend's.
 #[derive(Debug)]
 pub struct NativeHandle {
     slot: Slot,
+    /// PID of the sandbox's `init` as this host sees it, and the pidfd that makes it unmistakable.
+    init_pid: u32,
+    pidfd: OwnedFd,
 }
 
 /// Makes native sandboxes.
@@ -185,7 +190,11 @@ impl NativeExecutor {
         memory_bytes / 2 / 4096 * 4096
     }
 
-    async fn create_in_slot(&self, spec: &SandboxSpec) -> Result<SandboxHandle, SandboxError> {
+    async fn create_in_slot(
+        &self,
+        spec: &SandboxSpec,
+        image: ImageDefaults,
+    ) -> Result<SandboxHandle, SandboxError> {
         let slot = self.slots.claim().await.map_err(|error| match error {
             SlotError::Exhausted => SandboxError::Exhausted { reason: error.to_string() },
             SlotError::Park(failure) => create_error(failure),
@@ -193,15 +202,18 @@ impl NativeExecutor {
                 SandboxError::RuntimeUnavailable { runtime: Runtime::Native, reason: error.to_string() }
             }
         })?;
-        let (agent, there) = UnixStream::pair()
+        let sockets = || {
+            let (here, there) = UnixStream::pair()?;
+            Ok((AgentStream::from_socket(here)?, there))
+        };
+        let (agent, there) = sockets()
             .map_err(|source| SandboxError::Create { step: "make a socket pair".to_owned(), source })?;
         match self.order(&slot, spec, there).await {
             Ok((init_pid, pidfd)) => Ok(SandboxHandle {
                 id: spec.id.clone(),
-                init_pid,
-                pidfd,
+                image,
                 agent: Some(agent),
-                backend: BackendHandle::Native(NativeHandle { slot }),
+                backend: BackendHandle::Native(NativeHandle { slot, init_pid, pidfd }),
             }),
             Err(error) => {
                 // Nothing is known of what the slot holds now.
@@ -216,7 +228,7 @@ impl NativeExecutor {
         slot: &Slot,
         spec: &SandboxSpec,
         agent: UnixStream,
-    ) -> Result<(u32, std::os::fd::OwnedFd), SandboxError> {
+    ) -> Result<(u32, OwnedFd), SandboxError> {
         if let Some(cgroup) = &slot.cgroup {
             cgroup.begin().map_err(cgroup_error)?;
         }
@@ -253,7 +265,7 @@ impl NativeExecutor {
     }
 }
 
-async fn make_disk(disks: &Disks, bytes: u64, owner: u32) -> Result<std::os::fd::OwnedFd, SandboxError> {
+async fn make_disk(disks: &Disks, bytes: u64, owner: u32) -> Result<OwnedFd, SandboxError> {
     if bytes < MIN_BYTES {
         let reason = format!("the smallest disk has {} MiB", MIN_BYTES >> 20);
         return Err(NativeExecutor::refuse("disk_mb", reason));
@@ -391,9 +403,10 @@ fn install_agent(native: &Path) -> Result<PathBuf, StartError> {
     Ok(dir)
 }
 
-/// The image's environment, working directory and user.
-pub(crate) fn image_env(image: &str) -> Option<Vec<(String, String)>> {
-    (image == host_image::NAME).then(|| vec![("PATH".to_owned(), host_image::PATH.to_owned())])
+/// What the image says of programs, if it is one that this backend has.
+fn defaults_of(image: &str) -> Option<ImageDefaults> {
+    let path = ("PATH".to_owned(), host_image::PATH.to_owned());
+    (image == host_image::NAME).then(|| ImageDefaults { env: vec![path], ..ImageDefaults::default() })
 }
 
 impl SandboxExecutor for NativeExecutor {
@@ -436,7 +449,7 @@ impl SandboxExecutor for NativeExecutor {
         if spec.network == Network::Egress {
             return Err(Self::refuse("network egress", NO_EGRESS));
         }
-        if image_env(&spec.image).is_none() {
+        let Some(image) = defaults_of(&spec.image) else {
             return Err(SandboxError::ImageUnavailable {
                 image: spec.image.clone(),
                 reason: format!(
@@ -444,21 +457,24 @@ impl SandboxExecutor for NativeExecutor {
                     host_image::NAME
                 ),
             });
-        }
+        };
         // A slot can have died since it was parked: then another is asked, once.
-        match self.create_in_slot(spec).await {
-            Err(SandboxError::Create { source, .. }) if is_gone(&source) => self.create_in_slot(spec).await,
+        match self.create_in_slot(spec, image.clone()).await {
+            Err(SandboxError::Create { source, .. }) if is_gone(&source) => {
+                self.create_in_slot(spec, image).await
+            }
             other => other,
         }
     }
 
-    async fn connect(&self, sandbox: &SandboxHandle) -> Result<UnixStream, SandboxError> {
-        let pid = sandbox.init_pid;
+    async fn connect(&self, sandbox: &SandboxHandle) -> Result<AgentStream, SandboxError> {
+        let BackendHandle::Native(NativeHandle { init_pid: pid, pidfd, .. }) = &sandbox.backend;
+        let pid = *pid;
         let connected = tokio::task::spawn_blocking(move || connect::connect(pid)).await;
         // Sent to the pidfd, so it fails when the PID may have been somebody else's.
         let lost = |reason: String| SandboxError::Lost { reason };
         let alive = rustix::event::poll(
-            &mut [rustix::event::PollFd::new(&sandbox.pidfd, rustix::event::PollFlags::IN)],
+            &mut [rustix::event::PollFd::new(pidfd, rustix::event::PollFlags::IN)],
             Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }),
         );
         match alive {
@@ -467,7 +483,8 @@ impl SandboxExecutor for NativeExecutor {
             Err(error) => return Err(lost(error.to_string())),
         }
         match connected {
-            Ok(Ok(stream)) => Ok(stream),
+            Ok(Ok(socket)) => AgentStream::from_socket(socket)
+                .map_err(|error| lost(format!("its agent cannot be reached: {error}"))),
             Ok(Err(error)) => Err(lost(format!("its agent cannot be reached: {error}"))),
             Err(error) => Err(lost(format!("its agent cannot be reached: {error}"))),
         }
@@ -507,7 +524,8 @@ impl SandboxExecutor for NativeExecutor {
     }
 
     async fn destroy(&self, sandbox: SandboxHandle) -> Result<(), SandboxError> {
-        let SandboxHandle { id, pidfd, backend: BackendHandle::Native(NativeHandle { slot }), .. } = sandbox;
+        let SandboxHandle { id, backend: BackendHandle::Native(NativeHandle { slot, pidfd, .. }), .. } =
+            sandbox;
         let failed =
             |step: &str, source: io::Error| SandboxError::Create { step: format!("{step} {id}"), source };
         let ended = async {

@@ -15,5 +15,5 @@ mod socket;
 mod subordinate;
 mod sys;
 
-pub(crate) use executor::{NativeConfig, NativeStartError, image_env};
+pub(crate) use executor::{NativeConfig, NativeStartError};
 pub use executor::{NativeExecutor, NativeHandle};
