@@ -3,7 +3,8 @@
 # done already, and becomes the server. Arguments are passed on to it (faas-gateway-server --help).
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-program=${CARGO_TARGET_DIR:-$top/target}/release/faas-gateway-server
+target=$(realpath -m "${CARGO_TARGET_DIR:-$top/target}")
+program=$target/release/faas-gateway-server
 
 usage() {
   cat <<'TEXT'
@@ -56,7 +57,8 @@ install_missing() {
 
 is_up_to_date() {
   [ -x "$program" ] &&
-    [ -z "$(find "$top/crates" "$top/Cargo.toml" "$top/Cargo.lock" -type f -newer "$program" -print -quit)" ]
+    [ -z "$(find "$top/crates" "$top/docs/errors" "$top/Cargo.toml" "$top/Cargo.lock" \
+      -type f -newer "$program" -print -quit)" ]
 }
 
 build() {
@@ -72,7 +74,9 @@ build() {
   fi
   install_missing build
   say "building the server in release (the first time takes some minutes)"
-  (cd "$top" && cargo build --release -p faas-gateway-server) >&2
+  # Where it is built must be where it is looked for, whatever cargo's own configuration says.
+  (cd "$top" && unset CARGO_BUILD_TARGET && cargo build --release -p faas-gateway-server --target-dir "$target") >&2
+  [ -x "$program" ] || die "cargo has built the server somewhere else than $program: is build.target set?"
   # Cargo leaves a program alone that is the same as before.
   touch "$program"
 }
