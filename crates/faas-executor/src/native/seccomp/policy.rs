@@ -1,5 +1,6 @@
 //! Which syscalls a sandbox may make: the set of Docker's default profile for the capabilities that a sandbox keeps
-//! (`CAP_SYS_CHROOT` among them, `CAP_SYS_ADMIN` not), less io_uring, `AF_ALG` and the LDT.
+//! (`CAP_SYS_CHROOT` among them, `CAP_SYS_ADMIN` not), less io_uring, `io_setup`, the LDT and all but four families of
+//! sockets.
 //!
 //! What is not named fails with EPERM; a syscall newer than this list with ENOSYS, so that programs fall back to what
 //! they did before it (as runc does). `clone3` fails with ENOSYS, since its flags cannot be looked at.
@@ -28,8 +29,14 @@ pub(super) fn rules() -> Rules {
     for nr in ALLOWED.iter().chain(ALLOWED_HERE) {
         set(*nr, Action::Allow);
     }
-    // AF_ALG and AF_VSOCK: one is attack surface, the other reaches the hypervisor.
-    set(libc::SYS_socket, Action::AllowUnlessArg0(&[38, 40]));
+    // AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. No others: rings of AF_PACKET and AF_XDP are memory that no limit counts,
+    // AF_VSOCK reaches the hypervisor, and the rest is attack surface.
+    for nr in [libc::SYS_socket, libc::SYS_socketpair] {
+        set(nr, Action::AllowIfArg0(&[1, 2, 10, 16]));
+    }
+    // Contexts of all sandboxes and of the host count against one number of the host's (fs.aio-max-nr). Programs that
+    // would use them do without where the kernel has none.
+    set(libc::SYS_io_setup, Action::Errno(libc::ENOSYS));
     // PER_LINUX, PER_LINUX32, UNAME26, both, and the query.
     set(libc::SYS_personality, Action::AllowIfArg0(&[0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff]));
     set(libc::SYS_clone, Action::AllowIfArg0Lacks(NAMESPACES));
@@ -85,7 +92,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_getsockname, libc::SYS_getsockopt, libc::SYS_gettid, libc::SYS_gettimeofday, libc::SYS_getuid,
     libc::SYS_getxattr, libc::SYS_inotify_add_watch, libc::SYS_inotify_init1, libc::SYS_inotify_rm_watch,
     libc::SYS_io_cancel, libc::SYS_ioctl, libc::SYS_io_destroy, libc::SYS_io_getevents,
-    nr::IO_PGETEVENTS, libc::SYS_ioprio_get, libc::SYS_ioprio_set, libc::SYS_io_setup,
+    nr::IO_PGETEVENTS, libc::SYS_ioprio_get, libc::SYS_ioprio_set,
     libc::SYS_io_submit, libc::SYS_kill, libc::SYS_landlock_add_rule, libc::SYS_landlock_create_ruleset,
     libc::SYS_landlock_restrict_self, libc::SYS_lgetxattr, libc::SYS_linkat, libc::SYS_listen,
     libc::SYS_listxattr, libc::SYS_llistxattr, libc::SYS_lremovexattr, libc::SYS_lseek, libc::SYS_lsetxattr,
@@ -115,7 +122,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_setregid, libc::SYS_setresgid, libc::SYS_setresuid, libc::SYS_setreuid,
     libc::SYS_set_robust_list, libc::SYS_setsid, libc::SYS_setsockopt, libc::SYS_set_tid_address,
     libc::SYS_setuid, libc::SYS_setxattr, libc::SYS_shmat, libc::SYS_shmctl, libc::SYS_shmdt, libc::SYS_shmget,
-    libc::SYS_shutdown, libc::SYS_sigaltstack, libc::SYS_signalfd4, libc::SYS_socketpair, libc::SYS_splice,
+    libc::SYS_shutdown, libc::SYS_sigaltstack, libc::SYS_signalfd4, libc::SYS_splice,
     libc::SYS_statfs, libc::SYS_statx, libc::SYS_symlinkat, libc::SYS_sync, libc::SYS_sync_file_range,
     libc::SYS_syncfs, libc::SYS_sysinfo, libc::SYS_tee, libc::SYS_tgkill, libc::SYS_timer_create,
     libc::SYS_timer_delete, libc::SYS_timer_getoverrun, libc::SYS_timer_gettime, libc::SYS_timer_settime,
@@ -183,6 +190,14 @@ mod tests {
         ] {
             assert_eq!(action(nr), Action::Errno(libc::EPERM), "syscall {nr}");
         }
+    }
+
+    #[test]
+    fn there_are_four_families_of_sockets() {
+        for nr in [libc::SYS_socket, libc::SYS_socketpair] {
+            assert_eq!(action(nr), Action::AllowIfArg0(&[1, 2, 10, 16]));
+        }
+        assert_eq!(action(libc::SYS_io_setup), Action::Errno(libc::ENOSYS));
     }
 
     #[test]
