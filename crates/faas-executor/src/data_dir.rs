@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use faas_types::GatewayId;
@@ -32,8 +32,11 @@ impl DataDir {
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(0o600)
             .open(&lock_path)
             .map_err(at(&lock_path))?;
+        // Who can open it can lock it.
+        std::fs::set_permissions(&lock_path, Permissions::from_mode(0o600)).map_err(at(&lock_path))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(StartError::InUse { path }),
             other => other.map_err(|error| at(&lock_path)(error.into()))?,

@@ -178,6 +178,12 @@ pub trait SandboxExecutor: Send + Sync {
     /// Lets them go on.
     fn resume(&self, sandbox: &SandboxHandle) -> impl Future<Output = Result<(), SandboxError>> + Send;
 
+    /// Lets it have all the CPU time there is, so that what ends in it ends soon. For one whose time is over.
+    fn lift_cpu_limit(
+        &self,
+        sandbox: &SandboxHandle,
+    ) -> impl Future<Output = Result<(), SandboxError>> + Send;
+
     /// Ends it, whatever its state, and removes all that was made for it. Returns when nothing is left.
     fn destroy(&self, sandbox: SandboxHandle) -> impl Future<Output = Result<(), SandboxError>> + Send;
 }

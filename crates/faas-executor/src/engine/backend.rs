@@ -50,6 +50,10 @@ impl Backend<'_> {
         each!(self, backend => backend.account(sandbox).await)
     }
 
+    pub(super) async fn lift_cpu_limit(self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        each!(self, backend => backend.lift_cpu_limit(sandbox).await)
+    }
+
     pub(super) async fn destroy(self, sandbox: SandboxHandle) -> Result<(), SandboxError> {
         each!(self, backend => backend.destroy(sandbox).await)
     }
@@ -68,8 +72,11 @@ const NO_FIRECRACKER: &str = "this version has no Firecracker backend";
 impl Backends {
     #[cfg(all(target_os = "linux", feature = "native"))]
     pub(super) async fn start(data_dir: &DataDir, config: &EngineConfig) -> Result<Self, StartError> {
-        let native =
-            NativeConfig { launcher_exe: config.launcher_exe.clone(), spare_slots: config.native_slots };
+        let native = NativeConfig {
+            launcher_exe: config.launcher_exe.clone(),
+            spare_slots: config.native_slots,
+            images_dir: None,
+        };
         let native = match NativeExecutor::start(data_dir, native).await {
             Ok(executor) => Ok(executor),
             Err(NativeStartError::Unavailable(reason)) => {

@@ -3,23 +3,26 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use faas_guest_protocol::{ExecFile, ExecRequest};
-use faas_types::{ExecutionId, SandboxId, Timings};
-use tokio::sync::OwnedSemaphorePermit;
+use faas_guest_protocol::{AgentError, AgentErrorKind, ExecFile, ExecRequest, ExitReport};
+use faas_types::{ExecutionId, RuntimeChoice, SandboxId, Timings};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{ExecuteSpec, ExecutionOutcome, Inner};
 use crate::error::EngineError;
-use crate::guest::{AgentConnection, ExecCall, ExecResult, GuestError};
+use crate::guest::{AgentConnection, Collected, ExecCall, GuestError};
 use crate::sandbox::{Account, ImageDefaults, SandboxError, SandboxHandle, SandboxSpec};
 
-/// How long after its timeout an execution may go on before its sandbox counts as lost: the agent, which keeps the
-/// time, does not answer.
+/// How long after its timeout an execution is given the whole CPU: with little of it the agent, which keeps the time,
+/// may not even get to say so.
+const HURRY_AFTER: Duration = Duration::from_millis(500);
+
+/// How long it has from then on. After that its agent is taken not to answer at all, and the command to run still.
 const AGENT_GRACE: Duration = Duration::from_secs(10);
 
 /// A sandbox that is destroyed in the background when this is dropped, its place with it.
 struct Running {
     inner: Arc<Inner>,
-    runtime: faas_types::RuntimeChoice,
+    runtime: RuntimeChoice,
     sandbox: Option<SandboxHandle>,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -46,9 +49,39 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Makes a sandbox. It is made to its end whether the caller waits for that or not: one that nobody waits for is
+/// destroyed like any other, and keeps its place until then, so that callers who come and go cannot have more made than
+/// there are places.
+async fn create(
+    inner: &Arc<Inner>,
+    runtime: RuntimeChoice,
+    spec: SandboxSpec,
+    permit: OwnedSemaphorePermit,
+) -> Result<Running, EngineError> {
+    let (sender, receiver) = oneshot::channel();
+    let making = Arc::clone(inner);
+    inner.background.spawn(async move {
+        let created = match making.backends.choose(runtime) {
+            Ok(backend) => backend.create(&spec).await.map_err(EngineError::from),
+            Err(error) => Err(error),
+        };
+        let running = created.map(|sandbox| Running {
+            inner: making,
+            runtime,
+            sandbox: Some(sandbox),
+            permit: Some(permit),
+        });
+        // One that comes back is dropped here.
+        match sender.send(running) {
+            Ok(()) | Err(_) => {}
+        }
+    });
+    receiver.await.unwrap_or_else(|_| Err(lost("making it failed")))
+}
+
 pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<ExecutionOutcome, EngineError> {
     let runtime = match spec.runtime {
-        faas_types::RuntimeChoice::Auto => inner.config.default_runtime,
+        RuntimeChoice::Auto => inner.config.default_runtime,
         named => named,
     };
     let backend = inner.backends.choose(runtime)?;
@@ -65,52 +98,78 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
         network: spec.network,
     };
     let creating = Instant::now();
-    let sandbox = backend.create(&sandbox_spec).await?;
+    let mut running = create(inner, runtime, sandbox_spec, permit).await?;
     let create_us = micros(creating.elapsed());
-    let mut running =
-        Running { inner: Arc::clone(inner), runtime, sandbox: Some(sandbox), permit: Some(permit) };
     let sandbox = running.sandbox.as_mut().ok_or_else(|| lost("it is gone before it was used"))?;
 
     tracing::debug!(sandbox = %sandbox.id, execution = %execution_id, labels = ?spec.labels, "created");
-    let timeout_ms = u64::try_from(spec.timeout.as_millis()).unwrap_or(u64::MAX);
-    let deadline = spec.timeout.saturating_add(AGENT_GRACE);
-    let outcome = |result: ExecResult, account: Account| ExecutionOutcome {
-        execution_id,
-        timings: Timings { queue_us, create_us, exec_us: result.exit.duration_us },
-        exit: result.exit,
-        stdout: result.stdout,
-        stderr: result.stderr,
-        oom_killed: account.oom_killed,
-        usage: account.usage,
-        runtime: backend.runtime(),
-        image: image.clone(),
-        timeout_ms,
-    };
+    let (timeout, memory_bytes) = (spec.timeout, spec.limits.memory_bytes);
     let stream = match sandbox.agent.take() {
         Some(stream) => stream,
         None => backend.connect(sandbox).await?,
     };
     let call = exec_call(spec, &sandbox.image);
-    let mut agent = AgentConnection::new(stream);
-    let result = match tokio::time::timeout(deadline, agent.exec(call)).await {
-        Ok(result) => result,
-        Err(_elapsed) => return Err(lost("its agent did not answer after the execution's timeout")),
-    };
-    let sandbox = running.sandbox.as_ref().ok_or_else(|| lost("it is gone while it was used"))?;
-    let account = backend.account(sandbox).await?;
-    match result {
-        Ok(result) if result.exit.timed_out => {
-            Err(EngineError::Timeout { outcome: Box::new(outcome(result, account)) })
+    let started = Instant::now();
+    let mut collected = Collected::default();
+    let result = {
+        let mut agent = AgentConnection::new(stream);
+        let ended = agent.exec(call, &mut collected);
+        tokio::pin!(ended);
+        match tokio::time::timeout(timeout.saturating_add(HURRY_AFTER), &mut ended).await {
+            Ok(result) => Some(result),
+            Err(_elapsed) => {
+                if let Err(error) = backend.lift_cpu_limit(sandbox).await {
+                    tracing::debug!(sandbox = %sandbox.id, %error, "its CPU limit could not be lifted");
+                }
+                tokio::time::timeout(AGENT_GRACE, ended).await.ok()
+            }
         }
-        Ok(result) => Ok(outcome(result, account)),
-        Err(GuestError::Agent(error)) => Err(EngineError::Agent(error)),
-        Err(error) if account.oom_killed => Err(lost(&format!(
+    };
+    // What was counted is worth less than what the command said.
+    let account = backend.account(sandbox).await.unwrap_or_else(|error| {
+        tracing::warn!(sandbox = %sandbox.id, %error, "what it used is not known");
+        Account::default()
+    });
+    let outcome = |exit: ExitReport| ExecutionOutcome {
+        execution_id,
+        timings: Timings { queue_us, create_us, exec_us: exit.duration_us },
+        exit,
+        stdout: collected.stdout,
+        stderr: collected.stderr,
+        oom_killed: account.oom_killed,
+        usage: account.usage,
+        runtime: backend.runtime(),
+        image,
+        timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+    };
+    match result {
+        Some(Ok(exit)) if exit.timed_out => Err(EngineError::Timeout { outcome: Box::new(outcome(exit)) }),
+        Some(Ok(exit)) => Ok(outcome(exit)),
+        Some(Err(GuestError::Agent(error))) => Err(EngineError::Agent(error)),
+        Some(Err(error @ GuestError::TooLarge)) => Err(EngineError::Agent(AgentError {
+            kind: AgentErrorKind::TooLarge,
+            message: error.to_string(),
+            errno: 0,
+        })),
+        Some(Err(error)) if account.oom_killed => Err(lost(&format!(
             "it ran out of memory (its limit is {} MiB) and the kernel killed its agent: {error}",
-            sandbox_spec.limits.memory_bytes >> 20
+            memory_bytes >> 20
         ))),
-        Err(error) => Err(lost(&error.to_string())),
+        Some(Err(error)) => Err(lost(&error.to_string())),
+        // Its agent says nothing: stopped by what runs there, or starved by it. The sandbox is killed with both.
+        None => Err(EngineError::Timeout {
+            outcome: Box::new(outcome(ExitReport {
+                signal: Some(SIGKILL),
+                timed_out: true,
+                duration_us: micros(started.elapsed()),
+                ..ExitReport::default()
+            })),
+        }),
     }
 }
+
+/// See signal(7).
+const SIGKILL: i32 = 9;
 
 fn lost(reason: &str) -> EngineError {
     SandboxError::Lost { reason: reason.to_owned() }.into()
@@ -149,5 +208,6 @@ fn exec_call(spec: ExecuteSpec, image: &ImageDefaults) -> ExecCall {
         },
         files: spec.files.into_iter().map(|file| file.content).collect(),
         stdin: spec.stdin,
+        held: spec.held,
     }
 }

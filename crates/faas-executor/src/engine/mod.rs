@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::data_dir::DataDir;
 use crate::error::{EngineError, StartError};
+use crate::guest::Held;
 use crate::platform::host;
 use crate::sandbox::Limits;
 use backend::Backends;
@@ -55,7 +56,7 @@ pub struct InputFile {
 }
 
 /// One execution, validated.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ExecuteSpec {
     /// The request it belongs to.
     pub request_id: RequestId,
@@ -85,6 +86,8 @@ pub struct ExecuteSpec {
     pub max_output_bytes: u64,
     /// The caller's own words, for the log.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Dropped when files and standard input have been passed on.
+    pub held: Option<Held>,
 }
 
 /// What an execution did.

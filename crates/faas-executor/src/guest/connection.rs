@@ -17,7 +17,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 const READ_BYTES: usize = 64 * 1024;
 
 /// A program to be run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ExecCall {
     /// What to run, and how.
     pub request: ExecRequest,
@@ -25,13 +25,31 @@ pub struct ExecCall {
     pub files: Vec<Vec<u8>>,
     /// Its standard input; `request.stdin` says whether there is any.
     pub stdin: Option<Vec<u8>>,
+    /// Dropped when all of it has been sent.
+    pub held: Option<Held>,
 }
 
-/// A program that has ended.
-#[derive(Clone, Debug)]
-pub struct ExecResult {
-    /// How.
-    pub exit: ExitReport,
+/// Something that its owner wants to keep as long as a call's content is held.
+pub struct Held {
+    _thing: Box<dyn std::any::Any + Send + Sync>,
+}
+
+impl Held {
+    /// Keeps `thing`.
+    pub fn new(thing: impl std::any::Any + Send + Sync) -> Self {
+        Self { _thing: Box::new(thing) }
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+/// What a program has said so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
     /// The first bytes of its standard output.
     pub stdout: Vec<u8>,
     /// The first bytes of its standard error.
@@ -56,21 +74,26 @@ impl AgentConnection {
         Self { reader, writer, decoder: Decoder::new(MAX_REPLY_PAYLOAD), greeted: false, next_id: 1 }
     }
 
-    /// Runs one program and collects what it says until it ends. The order is sent before the agent has greeted: it
-    /// may still be starting.
+    /// Runs one program and collects what it says in `collected` until it ends. The order is sent before the agent has
+    /// greeted: it may still be starting.
     ///
-    /// The connection takes further calls only after an `Ok` or a [`GuestError::Agent`].
+    /// The connection takes further calls only after an `Ok` or a [`GuestError::Agent`]. When the future is dropped
+    /// `collected` has what came until then.
     ///
     /// # Errors
     /// [`GuestError`]. Waits as long as the agent keeps the connection open: the caller sets a deadline.
-    pub async fn exec(&mut self, call: ExecCall) -> Result<ExecResult, GuestError> {
+    pub async fn exec(
+        &mut self,
+        call: ExecCall,
+        collected: &mut Collected,
+    ) -> Result<ExitReport, GuestError> {
         let exec_id = self.next_id;
         self.next_id += 1;
-        let mut reply = Reply::new(exec_id, call.request.max_output_bytes, self.greeted);
+        let mut reply = Reply::new(exec_id, call.request.max_output_bytes, self.greeted, collected);
         let order = order(exec_id, &call)?;
         let exit = self.converse(exec_id, order, call, &mut reply).await?;
         self.greeted = true;
-        Ok(ExecResult { exit, stdout: reply.stdout, stderr: reply.stderr })
+        Ok(exit)
     }
 
     async fn converse(
@@ -78,7 +101,7 @@ impl AgentConnection {
         exec_id: u64,
         order: Vec<u8>,
         call: ExecCall,
-        reply: &mut Reply,
+        reply: &mut Reply<'_>,
     ) -> Result<ExitReport, GuestError> {
         let sent = send(&mut self.writer, exec_id, order, call);
         let received = receive(&mut self.reader, &mut self.decoder, reply);
@@ -99,7 +122,7 @@ impl AgentConnection {
 fn order(exec_id: u64, call: &ExecCall) -> Result<Vec<u8>, GuestError> {
     let json = serde_json::to_vec(&call.request).map_err(io::Error::from)?;
     if json.len() > MAX_REQUEST_PAYLOAD {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the order is too large for a frame").into());
+        return Err(GuestError::TooLarge);
     }
     let mut bytes = Vec::new();
     encode_into(&mut bytes, FrameKind::Exec as u8, exec_id, &json);
@@ -129,13 +152,15 @@ async fn send(
         encode_into(&mut pending, FrameKind::StdinEof as u8, exec_id, &[]);
     }
     writer.write_all(&pending).await?;
-    writer.flush().await
+    writer.flush().await?;
+    drop(call.held);
+    Ok(())
 }
 
 async fn receive(
     reader: &mut ReadHalf<AgentStream>,
     decoder: &mut Decoder,
-    reply: &mut Reply,
+    reply: &mut Reply<'_>,
 ) -> Result<ExitReport, GuestError> {
     let mut buffer = Vec::with_capacity(READ_BYTES);
     loop {

@@ -8,7 +8,7 @@ mod connection;
 mod reply;
 mod stream;
 
-pub use connection::{AgentConnection, ExecCall, ExecResult};
+pub use connection::{AgentConnection, Collected, ExecCall, Held};
 pub use stream::AgentStream;
 
 use faas_guest_protocol::{AgentError, FrameError};
@@ -19,6 +19,9 @@ pub enum GuestError {
     /// The agent could not start it.
     #[error(transparent)]
     Agent(AgentError),
+    /// Arguments, environment and paths together are larger than an order can be.
+    #[error("command, environment and file names together are too large")]
+    TooLarge,
     /// The connection ended before the program did.
     #[error("the connection to its agent ended")]
     Lost,

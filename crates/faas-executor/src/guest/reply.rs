@@ -5,38 +5,41 @@ use std::time::Instant;
 use faas_guest_protocol::{AgentError, ExitReport, Frame, FrameKind, Hello, Started, VERSION};
 use serde::de::DeserializeOwned;
 
-use super::GuestError;
+use super::{Collected, GuestError};
 
 /// The longest message of an agent's error that is passed on.
 const MAX_MESSAGE_CHARS: usize = 1024;
 
 /// One execution as it is told.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(super) struct Reply<'a> {
     exec_id: u64,
     max_output_bytes: usize,
     asked: Instant,
     greeted: bool,
     started: bool,
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: Vec<u8>,
+    collected: &'a mut Collected,
 }
 
 fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, GuestError> {
     serde_json::from_slice(payload).map_err(|_| GuestError::Protocol("a message cannot be read"))
 }
 
-impl Reply {
+impl<'a> Reply<'a> {
     /// `greeted`: whether the agent's `Hello` was seen on this connection before.
-    pub(super) fn new(exec_id: u64, max_output_bytes: u64, greeted: bool) -> Self {
+    pub(super) fn new(
+        exec_id: u64,
+        max_output_bytes: u64,
+        greeted: bool,
+        collected: &'a mut Collected,
+    ) -> Self {
         Self {
             exec_id,
             max_output_bytes: usize::try_from(max_output_bytes).unwrap_or(usize::MAX),
             asked: Instant::now(),
             greeted,
             started: false,
-            stdout: Vec::new(),
-            stderr: Vec::new(),
+            collected,
         }
     }
 
@@ -67,8 +70,12 @@ impl Reply {
                 self.started = true;
                 Ok(None)
             }
-            Some(FrameKind::Stdout) => append(&mut self.stdout, &frame.payload, self.max_output_bytes),
-            Some(FrameKind::Stderr) => append(&mut self.stderr, &frame.payload, self.max_output_bytes),
+            Some(FrameKind::Stdout) => {
+                append(&mut self.collected.stdout, &frame.payload, self.max_output_bytes)
+            }
+            Some(FrameKind::Stderr) => {
+                append(&mut self.collected.stderr, &frame.payload, self.max_output_bytes)
+            }
             Some(FrameKind::Exit) => self.report(parse(&frame.payload)?).map(Some),
             Some(FrameKind::Error) => {
                 let mut error: AgentError = parse(&frame.payload)?;
@@ -104,7 +111,7 @@ mod tests {
     use faas_guest_protocol::{ExitReport, Frame, FrameKind, Hello, VERSION};
     use proptest::prelude::*;
 
-    use super::{GuestError, Reply};
+    use super::{Collected, GuestError, Reply};
 
     fn frame(kind: FrameKind, exec_id: u64, payload: &[u8]) -> Frame {
         Frame { kind: kind as u8, exec_id, payload: payload.to_vec() }
@@ -120,7 +127,8 @@ mod tests {
 
     #[test]
     fn more_output_than_asked_for_is_refused() {
-        let mut reply = Reply::new(1, 10, true);
+        let mut collected = Collected::default();
+        let mut reply = Reply::new(1, 10, true, &mut collected);
         assert!(reply.take(&frame(FrameKind::Stdout, 1, &[0; 10])).unwrap().is_none());
         assert!(broken(reply.take(&frame(FrameKind::Stdout, 1, &[0]))));
         assert!(reply.take(&frame(FrameKind::Stderr, 1, &[0; 10])).unwrap().is_none());
@@ -128,12 +136,20 @@ mod tests {
 
     #[test]
     fn another_execution_and_a_missing_greeting_are_refused() {
-        assert!(broken(Reply::new(1, 10, true).take(&frame(FrameKind::Stdout, 2, b"x"))));
-        assert!(broken(Reply::new(1, 10, false).take(&frame(FrameKind::Stdout, 1, b"x"))));
+        assert!(broken(Reply::new(1, 10, true, &mut Collected::default()).take(&frame(
+            FrameKind::Stdout,
+            2,
+            b"x"
+        ))));
+        assert!(broken(Reply::new(1, 10, false, &mut Collected::default()).take(&frame(
+            FrameKind::Stdout,
+            1,
+            b"x"
+        ))));
         let hello =
             |version| frame(FrameKind::Hello, 0, &serde_json::to_vec(&Hello { version, pid: 3 }).unwrap());
-        assert!(broken(Reply::new(1, 10, false).take(&hello(VERSION + 1))));
-        assert!(Reply::new(1, 10, false).take(&hello(VERSION)).unwrap().is_none());
+        assert!(broken(Reply::new(1, 10, false, &mut Collected::default()).take(&hello(VERSION + 1))));
+        assert!(Reply::new(1, 10, false, &mut Collected::default()).take(&hello(VERSION)).unwrap().is_none());
     }
 
     #[test]
@@ -142,14 +158,18 @@ mod tests {
             [(None, None), (Some(0), Some(9)), (Some(256), None), (Some(-1), None), (None, Some(65))]
         {
             let report = ExitReport { code, signal, ..ExitReport::default() };
-            assert!(broken(Reply::new(1, 10, true).take(&exit(&report))), "{report:?}");
+            assert!(
+                broken(Reply::new(1, 10, true, &mut Collected::default()).take(&exit(&report))),
+                "{report:?}"
+            );
         }
     }
 
     #[test]
     fn a_duration_longer_than_the_wait_is_not_believed() {
         let report = ExitReport { code: Some(0), duration_us: u64::MAX, ..ExitReport::default() };
-        let report = Reply::new(1, 10, true).take(&exit(&report)).unwrap().unwrap();
+        let report =
+            Reply::new(1, 10, true, &mut Collected::default()).take(&exit(&report)).unwrap().unwrap();
         assert!(report.duration_us < 60_000_000);
     }
 
@@ -158,13 +178,14 @@ mod tests {
         fn no_frames_make_it_panic_or_hold_more_than_asked(
             frames in proptest::collection::vec((any::<u8>(), 0u64..3, proptest::collection::vec(any::<u8>(), 0..64)), 0..40),
         ) {
-            let mut reply = Reply::new(1, 100, true);
+            let mut collected = Collected::default();
+            let mut reply = Reply::new(1, 100, true, &mut collected);
             for (kind, exec_id, payload) in frames {
                 if reply.take(&Frame { kind, exec_id, payload }).is_err() {
                     break;
                 }
             }
-            prop_assert!(reply.stdout.len() <= 100 && reply.stderr.len() <= 100);
+            prop_assert!(collected.stdout.len() <= 100 && collected.stderr.len() <= 100);
         }
     }
 }

@@ -7,8 +7,10 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
@@ -40,7 +42,30 @@ pub(super) struct Disks {
     mke2fs: PathBuf,
     /// Holds an empty file system of each size that was asked for.
     templates: PathBuf,
+    /// Held while one of them is made.
+    making: Arc<Mutex<()>>,
+    /// The disks that there are: what each may still grow by is spoken for.
+    promised: Arc<Mutex<Vec<Weak<Promise>>>>,
 }
+
+/// A disk that was made, for as long as it is there.
+#[derive(Debug)]
+pub(super) struct Promise {
+    file: File,
+    bytes: u64,
+}
+
+impl Promise {
+    /// What it has not taken yet of its size.
+    fn outstanding(&self) -> u64 {
+        // st_blocks counts in 512 bytes (stat(2)).
+        let taken = self.file.metadata().map_or(0, |meta| meta.blocks().saturating_mul(512));
+        self.bytes.saturating_sub(taken)
+    }
+}
+
+/// What is left free on the host's file system, in bytes, whatever is asked for.
+const KEPT_FREE: u64 = 64 << 20;
 
 impl Disks {
     /// Finds out whether disks can be made on this host; the error is the reason why not.
@@ -55,18 +80,21 @@ impl Disks {
         if !filesystems.lines().any(|line| line.trim() == "ext4") {
             return Err("the kernel has no ext4".to_owned());
         }
-        std::fs::create_dir_all(&templates).map_err(|e| format!("{}: {e}", templates.display()))?;
-        Ok(Self { mke2fs: mke2fs.to_owned(), templates })
+        let failed = |error: io::Error| format!("{}: {error}", templates.display());
+        std::fs::create_dir_all(&templates).map_err(failed)?;
+        for entry in std::fs::read_dir(&templates).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            // What a server that was killed had begun.
+            if entry.file_name().to_string_lossy().starts_with("new-") {
+                std::fs::remove_file(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(Self { mke2fs: mke2fs.to_owned(), templates, making: Arc::default(), promised: Arc::default() })
     }
 
-    /// Makes a disk of `bytes` whose root is ready to be an overlay's upper and work directory, owned by `owner`.
-    /// Blocks.
-    pub(super) fn make(&self, bytes: u64, owner: u32) -> Result<OwnedFd, DiskError> {
-        let host = rustix::fs::statvfs(&self.templates).map_err(at("look for space on the host"))?;
-        if host.f_bavail.saturating_mul(host.f_frsize) < bytes {
-            let full = io::Error::from_raw_os_error(libc::ENOSPC);
-            return Err(at(format!("make a disk in {}", self.templates.display()))(full));
-        }
+    /// Makes a disk of `bytes` whose root is ready to be an overlay's upper and work directory, owned by `owner`. Its
+    /// room is spoken for until the second value is dropped. Blocks.
+    pub(super) fn make(&self, bytes: u64, owner: u32) -> Result<(OwnedFd, Arc<Promise>), DiskError> {
         let template = self.template(bytes)?;
         // A file without a name: whatever happens to this process, nothing is left.
         let file: File = rustix::fs::open(
@@ -76,6 +104,7 @@ impl Disks {
         )
         .map_err(at(format!("make a file in {}", self.templates.display())))?
         .into();
+        let promise = self.promise(file.try_clone().map_err(at("keep the file open"))?, bytes)?;
         copy_sparse(&template, &file).map_err(at("copy an empty file system"))?;
         let (device, path) = attach_loop(&file, bytes)?;
         let mount = mount_ext4(&path);
@@ -89,28 +118,52 @@ impl Disks {
             rustix::fs::chownat(&mount, name, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(at(format!("chown {name}")))?;
         }
-        Ok(mount)
+        Ok((mount, promise))
+    }
+
+    /// Takes room for a disk, if all that is spoken for and this leave the host some.
+    fn promise(&self, file: File, bytes: u64) -> Result<Arc<Promise>, DiskError> {
+        // No code panics while it holds the lock halfway through a change.
+        let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
+        promised.retain(|promise| promise.strong_count() > 0);
+        let outstanding: u64 =
+            promised.iter().filter_map(Weak::upgrade).map(|promise| promise.outstanding()).sum();
+        let host = rustix::fs::statvfs(&self.templates).map_err(at("look for space on the host"))?;
+        let free = host.f_bavail.saturating_mul(host.f_frsize);
+        if free.saturating_sub(outstanding) < bytes.saturating_add(KEPT_FREE) {
+            let full = io::Error::from_raw_os_error(libc::ENOSPC);
+            return Err(at("make room for a disk")(full));
+        }
+        let promise = Arc::new(Promise { file, bytes });
+        promised.push(Arc::downgrade(&promise));
+        Ok(promise)
     }
 
     /// An empty file system of `bytes`, made once for each size.
     fn template(&self, bytes: u64) -> Result<File, DiskError> {
         let path = self.templates.join(format!("ext4-{bytes}"));
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => return other.map_err(at(format!("open {}", path.display()))),
         }
         let new = self.templates.join(format!("new-{}", uuid::Uuid::now_v7().simple()));
-        let made = self.format(&new, bytes);
+        let made = self.make_template(&new, &path, bytes);
         if made.is_err() {
             // What is left of a failed attempt; the failure itself is what is reported.
             match std::fs::remove_file(&new) {
                 Ok(()) | Err(_) => {}
             }
         }
-        made?;
+        made
+    }
+
+    fn make_template(&self, new: &Path, path: &Path, bytes: u64) -> Result<File, DiskError> {
+        self.format(new, bytes)?;
         self.make_room().map_err(at(format!("make room in {}", self.templates.display())))?;
-        std::fs::rename(&new, &path).map_err(at(format!("rename to {}", path.display())))?;
-        File::open(&path).map_err(at(format!("open {}", path.display())))
+        let file = File::open(new).map_err(at(format!("open {}", new.display())))?;
+        std::fs::rename(new, path).map_err(at(format!("rename to {}", path.display())))?;
+        Ok(file)
     }
 
     /// Removes the oldest templates: callers choose sizes, and every size has one.

@@ -13,7 +13,7 @@ use faas_types::{LimitSupport, LimitsSupport, Network, Runtime, RuntimeCapabilit
 use rustix::process::Signal;
 
 use super::cgroup::{CgroupFileError, CgroupHost, CgroupPlan, SlotCgroup};
-use super::disk::{DiskError, Disks, MIN_BYTES};
+use super::disk::{DiskError, Disks, MIN_BYTES, Promise};
 use super::launcher::message::{LauncherSetup, SandboxOrder, SlotReply};
 use super::launcher::{self, Failure};
 use super::launcher_process::LauncherConfig;
@@ -37,6 +37,8 @@ pub struct NativeHandle {
     /// PID of the sandbox's `init` as this host sees it, and the pidfd that makes it unmistakable.
     init_pid: u32,
     pidfd: OwnedFd,
+    /// The room of its disk, where it has one.
+    _disk: Option<Arc<Promise>>,
 }
 
 /// Makes native sandboxes.
@@ -73,6 +75,8 @@ enum DiskSupport {
 pub(crate) struct NativeConfig {
     pub(crate) launcher_exe: PathBuf,
     pub(crate) spare_slots: usize,
+    /// The directory that holds the root file systems of images, one below it each.
+    pub(crate) images_dir: Option<PathBuf>,
 }
 
 /// Why there is no native runtime.
@@ -110,6 +114,7 @@ impl NativeExecutor {
         let setup = LauncherSetup {
             mount_point: data_dir.private("native/mnt")?,
             agent_dir: install_agent(&native)?,
+            images_dir: config.images_dir,
             ids,
             cgroups: plan.as_ref().ok().map(|(plan, _)| plan.clone()),
         };
@@ -196,10 +201,15 @@ impl NativeExecutor {
         image: ImageDefaults,
     ) -> Result<SandboxHandle, SandboxError> {
         let slot = self.slots.claim().await.map_err(|error| match error {
-            SlotError::Exhausted => SandboxError::Exhausted { reason: error.to_string() },
             SlotError::Park(failure) => create_error(failure),
-            SlotError::Launcher(_) | SlotError::Cgroup(_) | SlotError::Ended | SlotError::Closed => {
-                SandboxError::RuntimeUnavailable { runtime: Runtime::Native, reason: error.to_string() }
+            // All of them may be over in a moment.
+            SlotError::Exhausted
+            | SlotError::Launcher(_)
+            | SlotError::Cgroup(_)
+            | SlotError::Ended
+            | SlotError::Closed => {
+                tracing::warn!(%error, "no slot");
+                SandboxError::Exhausted { reason: error.to_string() }
             }
         })?;
         let sockets = || {
@@ -209,11 +219,11 @@ impl NativeExecutor {
         let (agent, there) = sockets()
             .map_err(|source| SandboxError::Create { step: "make a socket pair".to_owned(), source })?;
         match self.order(&slot, spec, there).await {
-            Ok((init_pid, pidfd)) => Ok(SandboxHandle {
+            Ok((init_pid, pidfd, disk)) => Ok(SandboxHandle {
                 id: spec.id.clone(),
                 image,
                 agent: Some(agent),
-                backend: BackendHandle::Native(NativeHandle { slot, init_pid, pidfd }),
+                backend: BackendHandle::Native(NativeHandle { slot, init_pid, pidfd, _disk: disk }),
             }),
             Err(error) => {
                 // Nothing is known of what the slot holds now.
@@ -228,9 +238,16 @@ impl NativeExecutor {
         slot: &Slot,
         spec: &SandboxSpec,
         agent: UnixStream,
-    ) -> Result<(u32, OwnedFd), SandboxError> {
+    ) -> Result<(u32, OwnedFd, Option<Arc<Promise>>), SandboxError> {
         if let Some(cgroup) = &slot.cgroup {
-            cgroup.begin().map_err(cgroup_error)?;
+            cgroup.begin().map_err(|error| match error.source.kind() {
+                // Its directory is gone: so is the slot.
+                io::ErrorKind::NotFound => SandboxError::Create {
+                    step: "begin with a slot".to_owned(),
+                    source: io::Error::new(io::ErrorKind::UnexpectedEof, error.to_string()),
+                },
+                _ => cgroup_error(error),
+            })?;
         }
         let memory_bytes = spec.limits.memory_bytes;
         let (disk, tmpfs_bytes) = match (spec.limits.disk_bytes, &self.disks) {
@@ -249,13 +266,15 @@ impl NativeExecutor {
             pids: spec.limits.pids,
             tmpfs_bytes,
             shm_bytes: (64 << 20).min(Self::tmpfs_bytes(memory_bytes)),
+            image: None,
         };
-        let fds: Vec<_> = std::iter::once(agent.as_fd()).chain(disk.as_ref().map(|d| d.as_fd())).collect();
+        let (mount, promise) = disk.map_or((None, None), |(mount, promise)| (Some(mount), Some(promise)));
+        let fds: Vec<_> = std::iter::once(agent.as_fd()).chain(mount.as_ref().map(|d| d.as_fd())).collect();
         let talk = |source| SandboxError::Create { step: "talk to a slot".to_owned(), source };
         slot.socket.send(&order, &fds).await.map_err(talk)?;
         match slot.socket.receive::<SlotReply>().await.map_err(talk)? {
             Some((SlotReply::Created { pid }, mut fds)) => match fds.pop() {
-                Some(pidfd) => Ok((pid, pidfd)),
+                Some(pidfd) => Ok((pid, pidfd, promise)),
                 None => Err(talk(io::Error::new(io::ErrorKind::InvalidData, "no pidfd came with a sandbox"))),
             },
             Some((SlotReply::Failed(failure), _)) => Err(create_error(failure)),
@@ -265,13 +284,16 @@ impl NativeExecutor {
     }
 }
 
-async fn make_disk(disks: &Disks, bytes: u64, owner: u32) -> Result<OwnedFd, SandboxError> {
+async fn make_disk(disks: &Disks, bytes: u64, owner: u32) -> Result<(OwnedFd, Arc<Promise>), SandboxError> {
     if bytes < MIN_BYTES {
         let reason = format!("the smallest disk has {} MiB", MIN_BYTES >> 20);
         return Err(NativeExecutor::refuse("disk_mb", reason));
     }
     let failed = |error: DiskError| match error.source.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => SandboxError::NoSpace { reason: error.to_string() },
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            tracing::warn!(%error, "no room for a disk");
+            SandboxError::NoSpace { reason: format!("the host has no {} MiB left for disk_mb", bytes >> 20) }
+        }
         _ => SandboxError::Create { step: format!("make a disk: {error}"), source: error.source },
     };
     let disks = disks.clone();
@@ -340,11 +362,17 @@ fn freezer_error(error: CgroupFileError) -> SandboxError {
     }
 }
 
-/// Whether an error says that the process at the other end of a socket is gone.
+/// How many slots are asked for one sandbox: more than ever stand ready.
+const MAX_TRIES: u32 = 1024;
+
+/// Whether an error says that a slot is of no use: its process is gone, or its memory limit cannot be lowered.
 fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+        io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ResourceBusy
     )
 }
 
@@ -432,11 +460,17 @@ impl SandboxExecutor for NativeExecutor {
             IdSupport::Range(count) => LimitSupport::yes(format!("{count} ids, shared by the sandboxes")),
             IdSupport::One(reason) => LimitSupport::no(format!("root alone is there: {reason}")),
         };
+        let images = match self.slots.no_images().await {
+            Some(reason) => LimitSupport::no(reason),
+            None => LimitSupport::yes("OCI images, and the image host"),
+        };
+        let broken = self.slots.broken();
         RuntimeCapabilities {
-            available: true,
-            reason: None,
+            available: broken.is_none(),
+            reason: broken,
             features: BTreeMap::from([
                 ("landlock".to_owned(), landlock),
+                ("images".to_owned(), images),
                 ("network_egress".to_owned(), LimitSupport::no(NO_EGRESS)),
                 ("rootless".to_owned(), rootless),
                 ("users".to_owned(), ids),
@@ -458,12 +492,15 @@ impl SandboxExecutor for NativeExecutor {
                 ),
             });
         };
-        // A slot can have died since it was parked: then another is asked, once.
-        match self.create_in_slot(spec, image.clone()).await {
-            Err(SandboxError::Create { source, .. }) if is_gone(&source) => {
-                self.create_in_slot(spec, image).await
+        // A slot can have died since it was parked, or hold memory of the sandbox before: then another is asked.
+        let mut tries = 0;
+        loop {
+            match self.create_in_slot(spec, image.clone()).await {
+                Err(SandboxError::Create { source, .. }) if is_gone(&source) && tries < MAX_TRIES => {
+                    tries += 1
+                }
+                other => return other,
             }
-            other => other,
         }
     }
 
@@ -524,8 +561,8 @@ impl SandboxExecutor for NativeExecutor {
     }
 
     async fn destroy(&self, sandbox: SandboxHandle) -> Result<(), SandboxError> {
-        let SandboxHandle { id, backend: BackendHandle::Native(NativeHandle { slot, pidfd, .. }), .. } =
-            sandbox;
+        let SandboxHandle { id, backend, .. } = sandbox;
+        let BackendHandle::Native(NativeHandle { mut slot, pidfd, .. }) = backend;
         let failed =
             |step: &str, source: io::Error| SandboxError::Create { step: format!("{step} {id}"), source };
         let ended = async {
@@ -538,16 +575,65 @@ impl SandboxExecutor for NativeExecutor {
             pidfd.readable().await.map(|_ready| ()).map_err(|error| failed("wait for", error))
         };
         match ended.await {
-            Ok(()) if self.slots.is_current(&slot).await => {
-                self.slots.release(slot);
+            Ok(()) => {
+                if settle(&mut slot).await {
+                    self.slots.release(slot);
+                } else {
+                    self.slots.forget(slot);
+                }
                 Ok(())
             }
-            other => {
+            failed => {
                 self.slots.forget(slot);
-                other
+                failed
             }
         }
     }
+
+    async fn lift_cpu_limit(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        let BackendHandle::Native(handle) = &sandbox.backend;
+        match &handle.slot.cgroup {
+            Some(cgroup) => cgroup.lift_cpu_limit().map_err(cgroup_error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The most memory that may be charged to a slot when the next sandbox comes.
+const SETTLED_BYTES: u64 = 16 << 20;
+
+/// How often a slot is looked at while the kernel frees what its sandbox had, and how long apart.
+const SETTLE_TRIES: u32 = 50;
+const SETTLE_STEP: Duration = Duration::from_millis(20);
+
+/// Waits until the memory of the sandbox that was in a slot is free again: the kernel does some of it later (shared
+/// memory, mounts), and files that were read stay in its cache. Whether the slot is fit for another.
+async fn settle(slot: &mut Slot) -> bool {
+    for _ in 0..SETTLE_TRIES {
+        let Some(cgroup) = &slot.cgroup else { return true };
+        match cgroup.memory_now() {
+            Ok(bytes) if bytes <= SETTLED_BYTES => return true,
+            Ok(bytes) => {
+                let Some(cgroup) = slot.cgroup.take() else { return true };
+                let reclaimed = tokio::task::spawn_blocking(move || {
+                    let reclaimed = cgroup.reclaim(bytes - SETTLED_BYTES);
+                    (cgroup, reclaimed)
+                });
+                match reclaimed.await {
+                    Ok((cgroup, reclaimed)) => {
+                        slot.cgroup = Some(cgroup);
+                        if reclaimed.is_err() {
+                            return false;
+                        }
+                    }
+                    Err(_) => return false,
+                }
+            }
+            Err(_) => return false,
+        }
+        tokio::time::sleep(SETTLE_STEP).await;
+    }
+    false
 }
 
 /// Why there is no egress.

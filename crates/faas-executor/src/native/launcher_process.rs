@@ -27,16 +27,16 @@ pub(super) struct LauncherConfig {
 #[derive(Debug)]
 pub(super) enum Notice {
     /// A slot's process, its sandbox and its cgroups are gone.
-    SlotGone { slot: u32 },
+    SlotGone { launcher: u64, slot: u32 },
     /// The launcher is gone. Its slots live on until their sockets close.
-    LauncherGone,
+    LauncherGone { launcher: u64 },
 }
 
 /// Why the launcher cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LauncherError {
-    #[error("cannot start the launcher {}: {source}", exe.display())]
-    Start { exe: PathBuf, source: io::Error },
+    #[error("cannot start the launcher: {0}")]
+    Start(io::Error),
     #[error("the launcher ended while it was set up")]
     Ended,
     #[error("cannot set up the launcher: {0}")]
@@ -51,29 +51,34 @@ pub(super) enum LauncherError {
 #[derive(Debug)]
 pub(super) struct LauncherProcess {
     socket: Arc<Socket>,
+    /// Why sandboxes can have no image but the host's, if they cannot.
+    pub(super) no_images: Option<String>,
     /// Resolves when the process is gone and reaped.
     gone: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl LauncherProcess {
     /// Starts it and waits until it is set up.
+    /// `count` tells it from others in notices.
     pub(super) async fn start(
         config: &LauncherConfig,
+        count: u64,
         notices: mpsc::UnboundedSender<Notice>,
     ) -> Result<Self, LauncherError> {
         let (socket, there) = Socket::pair()?;
         let child = tokio::process::Command::new(&config.exe)
+            .arg0("faas-gateway-server")
             .arg(launcher::ARGUMENT)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(there))
             .stdout(Stdio::null())
             .spawn()
-            .map_err(|source| LauncherError::Start { exe: config.exe.clone(), source })?;
+            .map_err(LauncherError::Start)?;
         socket.send(&LauncherCommand::SetUp(config.setup.clone()), &[]).await?;
-        loop {
+        let no_images = loop {
             match socket.receive::<LauncherEvent>().await? {
-                Some((LauncherEvent::Ready, _)) => break,
+                Some((LauncherEvent::Ready { no_images }, _)) => break no_images,
                 Some((LauncherEvent::WantsIds, _)) => {
                     map_ids(config, child.id()).await.map_err(LauncherError::MapIds)?;
                     socket.send(&LauncherCommand::IdsMapped, &[]).await?;
@@ -81,10 +86,10 @@ impl LauncherProcess {
                 Some((LauncherEvent::Failed(failure), _)) => return Err(failure.into()),
                 Some((LauncherEvent::SlotGone { .. }, _)) | None => return Err(LauncherError::Ended),
             }
-        }
+        };
         let socket = Arc::new(socket);
-        let gone = tokio::spawn(watch(Arc::clone(&socket), child, notices));
-        Ok(Self { socket, gone: Some(gone) })
+        let gone = tokio::spawn(watch(Arc::clone(&socket), child, count, notices));
+        Ok(Self { socket, no_images, gone: Some(gone) })
     }
 
     /// Asks for slot `slot`, which will answer over the other end of `slot_socket`.
@@ -121,19 +126,14 @@ async fn map_ids(config: &LauncherConfig, launcher: Option<u32>) -> io::Result<(
     tokio::task::spawn_blocking(move || subordinate.map(pid)).await.map_err(io::Error::other)?
 }
 
-async fn watch(socket: Arc<Socket>, mut child: Child, notices: mpsc::UnboundedSender<Notice>) {
+async fn watch(socket: Arc<Socket>, mut child: Child, launcher: u64, notices: mpsc::UnboundedSender<Notice>) {
     // A receiver that is gone belongs to an executor that is gone: nobody is left to be told.
     let tell = |notice| match notices.send(notice) {
         Ok(()) | Err(_) => {}
     };
     loop {
         match socket.receive::<LauncherEvent>().await {
-            Ok(Some((LauncherEvent::SlotGone { slot, left }, _))) => {
-                if let Some(left) = left {
-                    tracing::error!(slot, left, "a slot's cgroups could not be removed");
-                }
-                tell(Notice::SlotGone { slot });
-            }
+            Ok(Some((LauncherEvent::SlotGone { slot }, _))) => tell(Notice::SlotGone { launcher, slot }),
             Ok(Some((event, _))) => tracing::error!(?event, "the launcher said something out of order"),
             Ok(None) => break,
             Err(error) => {
@@ -146,5 +146,5 @@ async fn watch(socket: Arc<Socket>, mut child: Child, notices: mpsc::UnboundedSe
         Ok(status) => tracing::debug!(%status, "launcher ended"),
         Err(error) => tracing::error!(%error, "cannot wait for the launcher"),
     }
-    tell(Notice::LauncherGone);
+    tell(Notice::LauncherGone { launcher });
 }

@@ -14,6 +14,13 @@ pub(crate) const IDS_PER_SANDBOX: u32 = 0x1_0000;
 /// The creator of slot 0's user namespaces. Below every range, so that no sandbox can become it.
 const FIRST_CREATOR: u32 = 0x6fff_0000;
 
+/// The first id on the host of what the image store of root has on the disk: 65,536 ids below every creator, that no
+/// process of a sandbox ever has. Sandboxes see them through an idmapped mount.
+pub(crate) const STORE_IDS: u32 = 0x6ffe_0000;
+
+/// How many there are.
+pub(crate) const STORE_IDS_COUNT: u32 = 0x1_0000;
+
 /// Which ids the sandboxes of a server have. Decided by the server, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,6 +93,11 @@ impl SlotIds {
     }
 }
 
+/// The mapping of a mount of the image store, for sandboxes with these ids.
+pub(crate) fn store_map_line(ids: SlotIds) -> String {
+    format!("{STORE_IDS} {} {STORE_IDS_COUNT}", ids.base)
+}
+
 /// A range of ids that the host has given to a user: `/etc/subuid` and `/etc/subgid` (subuid(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SubordinateRange<'a> {
@@ -120,7 +132,7 @@ pub(crate) fn mark(gateway_id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{IdMode, MAX_SLOTS, SlotIds, subordinate_ranges};
+    use super::{IdMode, MAX_SLOTS, STORE_IDS, STORE_IDS_COUNT, SlotIds, subordinate_ranges};
 
     #[test]
     fn ranges_of_slots_do_not_touch() {
@@ -129,6 +141,7 @@ mod tests {
         assert!(u64::from(last.base) + 65536 <= 1 << 31);
         assert_eq!(of(1).base - of(0).base, 65536);
         assert!(last.creator.unwrap() < of(0).base);
+        assert!(STORE_IDS + STORE_IDS_COUNT <= of(0).creator.unwrap());
         assert_eq!(of(1).map_line(), "0 1879113728 65536");
     }
 

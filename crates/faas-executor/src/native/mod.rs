@@ -9,6 +9,7 @@ mod host_image;
 pub mod launcher;
 mod launcher_process;
 mod layout;
+mod numbers;
 mod seccomp;
 mod slots;
 mod socket;

@@ -1,6 +1,7 @@
 //! The server's slots: which stand ready, who waits for one, which numbers are taken.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use super::cgroup::{CgroupHost, SlotCgroup};
 use super::launcher::message::SlotReply;
 use super::launcher_process::{LauncherConfig, LauncherError, LauncherProcess, Notice};
 use super::layout::MAX_SLOTS;
+use super::numbers::Numbers;
 use super::socket::Socket;
 
 /// A slot that stands ready, or that holds a sandbox. When it is dropped its process ends, and the launcher kills what
-/// is in its cgroups.
+/// is in its cgroups. To be given back by [`Slots::release`] or given up by [`Slots::forget`].
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) number: u32,
@@ -23,6 +25,12 @@ pub(super) struct Slot {
     /// The launcher that made it, by count.
     launcher: u64,
 }
+
+/// After so many slots that ended while they were parked whoever waits is told.
+const MAX_FAILED_IN_A_ROW: u32 = 16;
+
+/// How many launchers are started one after the other when they end while they are set up.
+const LAUNCHER_TRIES: u32 = 3;
 
 /// How long slots beyond the spare ones must have stood unused before they are given up.
 const TRIM_PERIOD: Duration = Duration::from_secs(10);
@@ -53,8 +61,9 @@ struct State {
     waiters: VecDeque<oneshot::Sender<Result<Slot, SlotError>>>,
     /// Slots that are being parked.
     making: usize,
-    /// Numbers that are in use, or that the host has given to somebody else.
-    taken: BTreeSet<u32>,
+    /// How many could not be parked since the last that could.
+    failed_in_a_row: u32,
+    numbers: Numbers,
     closed: bool,
 }
 
@@ -74,6 +83,10 @@ pub(super) struct Slots {
     spare: usize,
     state: Mutex<State>,
     launcher: tokio::sync::Mutex<Launcher>,
+    /// The count of the launcher that runs, 0 when none does.
+    current: AtomicU64,
+    /// Why the last launcher could not be started, if it could not.
+    broken: Mutex<Option<String>>,
     notices: mpsc::UnboundedSender<Notice>,
 }
 
@@ -86,19 +99,20 @@ impl Slots {
         spare: usize,
         reserved: &[(u64, u64)],
     ) -> Result<Arc<Self>, LauncherError> {
-        let taken = (0..MAX_SLOTS)
-            .filter(|slot| {
-                let ids = config.setup.ids.of_slot(*slot);
-                reserved.iter().any(|(start, count)| ids.overlaps(*start, *count))
-            })
-            .collect();
+        let is_reserved = |slot: &u32| {
+            let ids = config.setup.ids.of_slot(*slot);
+            reserved.iter().any(|(start, count)| ids.overlaps(*start, *count))
+        };
+        let numbers = Numbers::new((0..MAX_SLOTS).filter(is_reserved).collect());
         let (notices, received) = mpsc::unbounded_channel();
         let slots = Arc::new(Self {
             config,
             cgroups,
             spare,
-            state: Mutex::new(State { taken, ..State::default() }),
+            state: Mutex::new(State { numbers, ..State::default() }),
             launcher: tokio::sync::Mutex::default(),
+            current: AtomicU64::new(0),
+            broken: Mutex::default(),
             notices,
         });
         slots.ensure_launcher(&mut *slots.launcher.lock().await).await?;
@@ -133,8 +147,11 @@ impl Slots {
         receiver.await.unwrap_or(Err(SlotError::Closed))
     }
 
-    /// Gives back a slot whose sandbox is gone.
-    pub(super) fn release(&self, slot: Slot) {
+    /// Gives back a slot whose sandbox is gone. One that has ended meanwhile is given up, or whose launcher has.
+    pub(super) fn release(self: &Arc<Self>, slot: Slot) {
+        if slot.launcher != self.current.load(Ordering::Relaxed) || slot.socket.is_closed() {
+            return self.forget(slot);
+        }
         let mut slot = slot;
         let mut state = self.state();
         if state.closed {
@@ -154,16 +171,15 @@ impl Slots {
     /// Parks as many slots as are wanted: one for each who waits, and the spare ones.
     fn refill(self: &Arc<Self>) {
         let mut state = self.state();
+        state.waiters.retain(|waiter| !waiter.is_closed());
         while !state.closed && state.making + state.idle.len() < self.spare.max(state.waiters.len()) {
-            let free = (0..MAX_SLOTS).find(|number| !state.taken.contains(number));
-            let Some(number) = free else {
+            let Some(number) = state.numbers.take(MAX_SLOTS) else {
                 if let Some(waiter) = state.waiters.pop_front() {
                     answer(waiter, Err(SlotError::Exhausted));
                     continue;
                 }
                 return;
             };
-            state.taken.insert(number);
             state.making += 1;
             tokio::spawn(Arc::clone(self).make(number));
         }
@@ -171,28 +187,29 @@ impl Slots {
 
     async fn make(self: Arc<Self>, number: u32) {
         let made = self.park(number).await;
-        let failed = {
-            let mut state = self.state();
-            state.making -= 1;
-            match made {
-                Ok(slot) => {
-                    drop(state);
-                    self.release(slot);
-                    None
-                }
-                Err(error) => {
-                    tracing::error!(slot = number, %error, "cannot make a slot");
-                    // The launcher says when it has cleared up after a slot that failed; one that it never heard of
-                    // is free at once.
-                    if matches!(error, SlotError::Launcher(_)) {
-                        state.taken.remove(&number);
+        let mut state = self.state();
+        state.making -= 1;
+        match made {
+            Ok(slot) => {
+                state.failed_in_a_row = 0;
+                drop(state);
+                self.release(slot);
+            }
+            Err(error) => {
+                tracing::error!(slot = number, %error, "cannot make a slot");
+                state.numbers.left_by_server(number);
+                state.failed_in_a_row += 1;
+                // One that was ended says nothing of the next.
+                let ended = matches!(error, SlotError::Ended | SlotError::Cgroup(_));
+                if !ended || state.failed_in_a_row >= MAX_FAILED_IN_A_ROW {
+                    if let Some(waiter) = state.waiters.pop_front() {
+                        answer(waiter, Err(error));
                     }
-                    state.waiters.pop_front().map(|waiter| (waiter, error))
+                } else if !state.waiters.is_empty() {
+                    drop(state);
+                    self.refill();
                 }
             }
-        };
-        if let Some((waiter, error)) = failed {
-            answer(waiter, Err(error));
         }
     }
 
@@ -203,8 +220,14 @@ impl Slots {
             if self.state().closed {
                 return Err(SlotError::Closed);
             }
-            let process = self.ensure_launcher(&mut launcher).await?;
-            process.make_slot(number, there).await?;
+            self.ensure_launcher(&mut launcher).await?;
+            let Some(process) = &launcher.process else { return Err(LauncherError::Ended.into()) };
+            self.state().numbers.given_to_launcher(number, launcher.count);
+            if let Err(error) = process.make_slot(number, there).await {
+                // It has heard nothing of it.
+                self.state().numbers.left_by_launcher(number, launcher.count);
+                return Err(error.into());
+            }
             launcher.count
         };
         match socket.receive::<SlotReply>().await.map_err(LauncherError::Talk)? {
@@ -218,39 +241,74 @@ impl Slots {
         }
     }
 
-    async fn ensure_launcher<'a>(
-        &self,
-        launcher: &'a mut Launcher,
-    ) -> Result<&'a LauncherProcess, LauncherError> {
-        if launcher.process.is_none() {
-            let process = LauncherProcess::start(&self.config, self.notices.clone()).await?;
-            launcher.count += 1;
-            launcher.process = Some(process);
+    async fn ensure_launcher(&self, launcher: &mut Launcher) -> Result<(), LauncherError> {
+        if launcher.process.is_some() {
+            return Ok(());
         }
-        launcher.process.as_ref().ok_or(LauncherError::Ended)
+        let mut tries = 0;
+        let started = loop {
+            launcher.count += 1;
+            tries += 1;
+            match LauncherProcess::start(&self.config, launcher.count, self.notices.clone()).await {
+                // Somebody ended it: that says nothing of the next.
+                Err(LauncherError::Ended | LauncherError::Talk(_)) if tries < LAUNCHER_TRIES => {}
+                started => break started,
+            }
+        };
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) =
+            started.as_ref().err().map(ToString::to_string);
+        launcher.process = Some(started?);
+        self.current.store(launcher.count, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Why no sandbox can be made now: the launcher does not start.
+    pub(super) fn broken(&self) -> Option<String> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why sandboxes can have no image but the host's, if they cannot.
+    pub(super) async fn no_images(&self) -> Option<String> {
+        self.launcher.lock().await.process.as_ref().and_then(|process| process.no_images.clone())
     }
 
     /// Acts on what becomes known of the launcher, for as long as the executor lives.
     async fn follow(self: Arc<Self>, mut notices: mpsc::UnboundedReceiver<Notice>) {
         while let Some(notice) = notices.recv().await {
             match notice {
-                Notice::SlotGone { slot } => {
-                    self.state().taken.remove(&slot);
+                Notice::SlotGone { launcher, slot } => {
+                    let mut state = self.state();
+                    // One that stood ready is no longer of use.
+                    let is_it = |idle: &Slot| idle.number == slot && idle.launcher == launcher;
+                    if let Some(place) = state.idle.iter().position(is_it) {
+                        drop(state.idle.swap_remove(place));
+                        state.numbers.left_by_server(slot);
+                    }
+                    state.numbers.left_by_launcher(slot, launcher);
                 }
-                Notice::LauncherGone => {
-                    let mut launcher = self.launcher.lock().await;
-                    launcher.process = None;
+                Notice::LauncherGone { launcher } => {
+                    let mut current = self.launcher.lock().await;
+                    if current.count == launcher {
+                        current.process = None;
+                        self.current.store(0, Ordering::Relaxed);
+                    }
+                    drop(current);
                     let orphans = {
                         let mut state = self.state();
                         if state.closed {
                             return;
                         }
-                        std::mem::take(&mut state.idle)
+                        let (its, others): (Vec<_>, Vec<_>) =
+                            state.idle.drain(..).partition(|slot| slot.launcher == launcher);
+                        state.idle = others;
+                        for slot in its {
+                            state.numbers.left_by_server(slot.number);
+                        }
+                        state.numbers.orphans_of(launcher)
                     };
-                    drop(launcher);
-                    tracing::warn!("the launcher is gone; starting another");
-                    for slot in orphans {
-                        self.forget(slot);
+                    tracing::warn!(orphans = orphans.len(), "the launcher is gone; starting another");
+                    for number in orphans {
+                        tokio::spawn(Arc::clone(&self).destroy_orphan(number, launcher));
                     }
                 }
             }
@@ -275,6 +333,8 @@ impl Slots {
             for slot in surplus {
                 self.forget(slot);
             }
+            // What could not be made before may be possible now.
+            self.refill();
         }
     }
 
@@ -287,32 +347,31 @@ impl Slots {
         tokio::spawn(async move {
             let orphaned = {
                 let launcher = this.launcher.lock().await;
+                this.state().numbers.left_by_server(number);
                 launcher.process.is_none() || launcher.count != made_by
             };
             if orphaned {
-                this.destroy_orphan(number).await;
+                this.destroy_orphan(number, made_by).await;
             }
         });
     }
 
-    async fn destroy_orphan(self: &Arc<Self>, number: u32) {
-        let Some(cgroups) = self.cgroups.clone() else {
-            self.state().taken.remove(&number);
-            return;
-        };
-        match tokio::task::spawn_blocking(move || cgroups.destroy_slot(number)).await {
-            Ok(Ok(())) => {
-                self.state().taken.remove(&number);
+    /// Clears up after a slot in its dead launcher's stead, as often as it takes. Its number stays taken until then.
+    async fn destroy_orphan(self: Arc<Self>, number: u32, launcher: u64) {
+        while let Some(cgroups) = self.cgroups.clone() {
+            match tokio::task::spawn_blocking(move || cgroups.destroy_slot(number)).await {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => {
+                    tracing::error!(slot = number, %error, "a slot's cgroups cannot be removed; trying again");
+                }
+                Err(error) => tracing::error!(slot = number, %error, "removing a slot's cgroups failed"),
             }
-            Ok(Err(error)) => tracing::error!(slot = number, %error, "a slot's cgroups could not be removed"),
-            Err(error) => tracing::error!(slot = number, %error, "removing a slot's cgroups failed"),
+            tokio::time::sleep(TRIM_PERIOD).await;
+            if self.state().closed {
+                return;
+            }
         }
-    }
-
-    /// Whether `slot`'s launcher is the one that runs.
-    pub(super) async fn is_current(&self, slot: &Slot) -> bool {
-        let launcher = self.launcher.lock().await;
-        launcher.process.is_some() && launcher.count == slot.launcher
+        self.state().numbers.left_by_launcher(number, launcher);
     }
 
     /// Ends all slots and the launcher, and waits until they are gone.

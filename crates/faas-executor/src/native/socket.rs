@@ -49,6 +49,15 @@ impl Socket {
         }
     }
 
+    /// Whether the other side has closed its end.
+    pub(super) fn is_closed(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec};
+        let mut fds = [PollFd::new(self.0.get_ref(), PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // What cannot be asked is of no use either.
+        !matches!(rustix::event::poll(&mut fds, Some(&now)), Ok(0))
+    }
+
     /// Tells the other side that nothing more will come.
     pub(super) fn end(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(self.0.get_ref(), rustix::net::Shutdown::Write)?)

@@ -85,7 +85,29 @@ impl CgroupHost {
     ///
     /// Only for a slot whose parked process is gone or shall go: it is killed too.
     pub(crate) fn destroy_slot(&self, slot: u32) -> io::Result<()> {
-        self.roots.values().try_for_each(|(_, root)| destroy_dir(root.as_fd(), &slot_name(slot)))
+        for _ in 0..EMPTYING_TRIES {
+            if self.try_destroy_slot(slot)? {
+                return Ok(());
+            }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "called from the single-threaded launcher and from blocking tasks"
+            )]
+            std::thread::sleep(EMPTYING_STEP);
+        }
+        let name = slot_name(slot);
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("cgroup {name}: its processes do not end")))
+    }
+
+    /// One step of the same, which does not wait: whether all of it is gone.
+    pub(crate) fn try_destroy_slot(&self, slot: u32) -> io::Result<bool> {
+        let name = slot_name(slot);
+        let mut gone = true;
+        // The v2 tree first: what it kills it kills at once, and in all hierarchies.
+        for (_, root) in self.roots.values().rev() {
+            gone &= try_destroy_dir(root.as_fd(), &name)?;
+        }
+        Ok(gone)
     }
 
     /// Removes the gateway's own directories, which must hold no slot any more. For the process that made them where
@@ -123,30 +145,29 @@ const EMPTYING_STEP: std::time::Duration = std::time::Duration::from_millis(2);
 /// How long killed processes are given to leave: they may be in the middle of a large exit.
 const EMPTYING_TRIES: u32 = 2500;
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "called from the single-threaded launcher and from blocking tasks"
-)]
-fn destroy_dir(root: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-    for tries in 0..EMPTYING_TRIES {
-        match rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            // Processes are still in it, or on their way out.
-            Err(Errno::BUSY) => {}
-            Err(error) => return Err(error.into()),
-        }
-        // The kernel's own way reaches a process that forks faster than it can be listed (v2, from 5.14 on).
-        if tries > 0 || !kill_all(root, name)? {
-            for pid in pids_in(root, name)? {
-                match rustix::process::kill_process(pid, Signal::KILL) {
-                    Ok(()) | Err(Errno::SRCH) => {}
-                    Err(error) => return Err(error.into()),
-                }
+/// Removes a cgroup; where processes are still in it they are killed, and it is not gone yet.
+fn try_destroy_dir(root: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    match rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(true),
+        // Processes are still in it, or on their way out.
+        Err(Errno::BUSY) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // The kernel's own way reaches a process that forks faster than it can be listed (v2, from 5.14 on).
+    if !kill_all(root, name)? {
+        for pid in pids_in(root, name)? {
+            match rustix::process::kill_process(pid, Signal::KILL) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => return Err(error.into()),
             }
         }
-        std::thread::sleep(EMPTYING_STEP);
     }
-    Err(io::Error::new(io::ErrorKind::TimedOut, format!("cgroup {name}: its processes do not end")))
+    // Many are gone by now.
+    match rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::BUSY) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Writes to `cgroup.kill` where there is one.

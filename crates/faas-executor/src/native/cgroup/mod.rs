@@ -71,6 +71,15 @@ pub(crate) trait Version: std::fmt::Debug + Sync {
     /// See [`Version::memory_peak`].
     fn peak_reset(&self) -> &'static [u8];
 
+    /// The file with the memory that there is now.
+    fn memory_now(&self) -> (Hierarchy, &'static str);
+
+    /// The file that gives memory back when this is written to it: what a sandbox left, before the next one comes.
+    fn memory_reclaim(&self, bytes: u64) -> (Hierarchy, &'static str, String);
+
+    /// The file that limits CPU time, and what lifts the limit.
+    fn cpu_unlimited(&self) -> (Hierarchy, &'static str, &'static str);
+
     /// Whether a sandbox comes into its cgroups by being made from within them. Where not, clone3(2) puts it there,
     /// and its maker stays outside.
     fn inherits(&self) -> bool;
@@ -118,6 +127,7 @@ mod tests {
                 ("memory.memsw.limit_in_bytes", "-1"),
                 ("memory.limit_in_bytes", "67108864"),
                 ("memory.memsw.limit_in_bytes", "67108864"),
+                ("memory.kmem.tcp.limit_in_bytes", "16777216"),
             ]
         );
         assert_eq!(value(&settings, Hierarchy::Cpu, "cpu.cfs_quota_us"), ["150000"]);

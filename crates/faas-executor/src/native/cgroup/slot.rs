@@ -114,6 +114,35 @@ impl SlotCgroup {
         Usage { cpu_us: cpu_us.map(|now| now.saturating_sub(since.cpu_us)), memory_peak_bytes: peak }
     }
 
+    /// How many bytes of memory are charged to it now.
+    pub(crate) fn memory_now(&self) -> Result<u64, CgroupFileError> {
+        let (hierarchy, file) = self.version.memory_now();
+        stats::number(&self.read(hierarchy, file)?).ok_or_else(|| missing(hierarchy, file, "N"))
+    }
+
+    /// Has the kernel take back what can be taken back of `bytes`. Blocks for as long as that takes.
+    pub(crate) fn reclaim(&self, bytes: u64) -> Result<(), CgroupFileError> {
+        let (hierarchy, file, value) = self.version.memory_reclaim(bytes);
+        match self.write(hierarchy, file, &value) {
+            // Not all of it could be: whoever asks looks for himself. Or the kernel has no such file (v2 before 5.19).
+            Err(error)
+                if matches!(
+                    error.source.raw_os_error(),
+                    Some(libc::EAGAIN | libc::EBUSY | libc::EINTR | libc::ENOENT)
+                ) =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Takes the limit of CPU time away.
+    pub(crate) fn lift_cpu_limit(&self) -> Result<(), CgroupFileError> {
+        let (hierarchy, file, value) = self.version.cpu_unlimited();
+        self.write(hierarchy, file, value)
+    }
+
     /// Stops or lets go every process of the slot (`cgroup.freeze`).
     pub(crate) fn freeze(&self, frozen: bool) -> Result<(), CgroupFileError> {
         self.write(Hierarchy::Unified, "cgroup.freeze", if frozen { "1" } else { "0" })

@@ -3,6 +3,9 @@
 use super::{CPU_PERIOD_US, Hierarchy, Setting, Version, cpu_quota_us};
 use crate::sandbox::Limits;
 
+/// The part of its memory limit that a sandbox may hold in sockets besides.
+const SOCKET_SHARE: u64 = 4;
+
 /// The rules of cgroup v1.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct V1;
@@ -24,6 +27,13 @@ impl Version for V1 {
             swap("-1".to_owned()),
             setting(Hierarchy::Memory, "memory.limit_in_bytes", limits.memory_bytes),
             swap(limits.memory_bytes.to_string()),
+            // What sockets hold of TCP and UDP is counted apart.
+            Setting {
+                hierarchy: Hierarchy::Memory,
+                file: "memory.kmem.tcp.limit_in_bytes",
+                value: (limits.memory_bytes / SOCKET_SHARE).to_string(),
+                may_be_absent: true,
+            },
             // The slot's own parked process counts too.
             setting(Hierarchy::Pids, "pids.max", u64::from(limits.pids) + 1),
             setting(Hierarchy::Cpu, "cpu.cfs_period_us", CPU_PERIOD_US),
@@ -41,6 +51,18 @@ impl Version for V1 {
 
     fn peak_reset(&self) -> &'static [u8] {
         b"0"
+    }
+
+    fn memory_now(&self) -> (Hierarchy, &'static str) {
+        (Hierarchy::Memory, "memory.usage_in_bytes")
+    }
+
+    fn memory_reclaim(&self, _bytes: u64) -> (Hierarchy, &'static str, String) {
+        (Hierarchy::Memory, "memory.force_empty", "0".to_owned())
+    }
+
+    fn cpu_unlimited(&self) -> (Hierarchy, &'static str, &'static str) {
+        (Hierarchy::Cpu, "cpu.cfs_quota_us", "-1")
     }
 
     fn inherits(&self) -> bool {

@@ -33,6 +33,18 @@ impl Version for V2 {
         b"reset"
     }
 
+    fn memory_now(&self) -> (Hierarchy, &'static str) {
+        (Hierarchy::Unified, "memory.current")
+    }
+
+    fn memory_reclaim(&self, bytes: u64) -> (Hierarchy, &'static str, String) {
+        (Hierarchy::Unified, "memory.reclaim", bytes.to_string())
+    }
+
+    fn cpu_unlimited(&self) -> (Hierarchy, &'static str, &'static str) {
+        (Hierarchy::Unified, "cpu.max", "max")
+    }
+
     fn inherits(&self) -> bool {
         false
     }

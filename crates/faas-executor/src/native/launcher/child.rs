@@ -14,8 +14,8 @@ use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeF
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use super::message::{Failure, SandboxOrder, Step as _};
-use super::template::{HostTree, pivot, read_only};
+use super::message::{Failure, ImageOrder, SandboxOrder, Step as _};
+use super::template::{HostTree, IMAGES, pivot, read_only};
 use crate::native::layout::{KEPT_CAPABILITIES, SlotIds};
 use crate::native::seccomp::{self, Program};
 use crate::native::sys;
@@ -40,9 +40,16 @@ pub(super) struct Child<'a> {
 /// Where the new root is while it is made.
 const ROOT: &str = "/root";
 
+/// Where something is mounted in every sandbox, with the modes of what is below.
+const MOUNT_POINTS: [(&str, u32); 5] =
+    [(".faas", 0o755), ("dev", 0o755), ("proc", 0o555), ("run", 0o755), ("sys", 0o555)];
+
 /// Descriptors of the guest agent's `init`.
 const AGENT_FD: RawFd = 3;
 const STATUS_FD: RawFd = 4;
+
+/// How many terminals a sandbox can open: all there are on the host count against one number (kernel.pty.max).
+const MAX_PTYS: u32 = 64;
 
 /// The group of terminals, as in the image's `/etc/group`.
 const TTY_GROUP: u32 = 5;
@@ -66,9 +73,12 @@ const MASKED: [&str; 10] = [
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Soft and hard limits of the sandbox's processes. The hard ones are lowered to the launcher's own.
+///
+/// A core limit of 1, and not 0: the kernel pipes a core to the host's handler (core(5), "Piping core dumps to a
+/// program"), which runs as the host's root, whatever the limit, but for this one. It is too small for a file.
 const RLIMITS: [(Resource, u64, u64); 4] = [
     (Resource::Nofile, 1024, 524_288),
-    (Resource::Core, 0, 0),
+    (Resource::Core, 1, 1),
     (Resource::Memlock, 8 << 20, 8 << 20),
     (Resource::Msgqueue, 819_200, 819_200),
 ];
@@ -117,6 +127,7 @@ fn become_init(child: Child<'_>) -> Result<std::convert::Infallible, Failure> {
     mount_root(order, fds.next(), ids, trees)?;
     mask()?;
     pivot(Path::new(ROOT))?;
+    order.image.as_ref().map_or(Ok(()), complete_image)?;
     rustix::system::sethostname(order.hostname.as_bytes()).step("set the hostname")?;
     sys::loopback_up().step("bring loopback up")?;
     sys::new_session_keyring().step("join a new keyring")?;
@@ -172,16 +183,19 @@ fn mount_root(
     let hosts =
         format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", order.hostname);
     write("/upper/upper/etc/hosts", &hosts)?;
-
-    // checkpointing.md, point 9: without xino CRIU cannot tell files of two layers apart.
-    let overlay = "lowerdir=/lower,upperdir=/upper/upper,workdir=/upper/work,userxattr,xino=on";
-    mount("overlay", ROOT, safe, overlay)?;
-    for tree in trees {
-        // An overlay of its own, and not a bind mount: inotify and file locks are by inode, and through the host's
-        // own inodes a sandbox could watch which programs the host runs.
-        let target = format!("{ROOT}/{}", tree.target.display());
-        let layers = format!("lowerdir={}:/empty,userxattr,xino=on", tree.at.display());
-        mount("overlay", &target, safe | MountFlags::RDONLY, &layers)?;
+    match &order.image {
+        None => {
+            mount_overlay("/lower")?;
+            trees.iter().try_for_each(mount_host_tree)?;
+        }
+        Some(image) => {
+            // Directories of the sandbox's own layer: an image may have none, or a link in their place that would
+            // lead elsewhere what is mounted on it.
+            for (dir, mode) in MOUNT_POINTS {
+                make_dir(&format!("/upper/upper/{dir}"), mode)?;
+            }
+            mount_overlay(&format!("{IMAGES}/{}", image.rootfs))?;
+        }
     }
     let bind = |from: &str, to: &str| {
         rustix::mount::mount_bind_recursive(from, format!("{ROOT}/{to}")).step(format!("bind {from}"))
@@ -194,13 +208,49 @@ fn mount_root(
         "devpts",
         &format!("{ROOT}/dev/pts"),
         MountFlags::NOSUID | MountFlags::NOEXEC,
-        &format!("newinstance,ptmxmode=0666,mode=0620{group}"),
+        &format!("newinstance,ptmxmode=0666,mode=0620,max={MAX_PTYS}{group}"),
     )?;
     mount("tmpfs", &format!("{ROOT}/dev/shm"), no_exec, &format!("mode=1777,size={}", order.shm_bytes))?;
     mount("tmpfs", &format!("{ROOT}/run"), safe, "mode=0755,size=16m")?;
     bind("/faas", ".faas")?;
     mount("tmpfs", &format!("{ROOT}/.faas/run"), no_exec, "mode=0700,size=64k")?;
     mount("proc", &format!("{ROOT}/proc"), no_exec, "")
+}
+
+/// Mounts the sandbox's root on top of `lower`.
+fn mount_overlay(lower: &str) -> Result<(), Failure> {
+    // checkpointing.md, point 9: without xino CRIU cannot tell files of two layers apart.
+    let layers = format!("lowerdir={lower},upperdir=/upper/upper,workdir=/upper/work,userxattr,xino=on");
+    mount("overlay", ROOT, MountFlags::NOSUID | MountFlags::NODEV, &layers)
+}
+
+fn mount_host_tree(tree: &HostTree) -> Result<(), Failure> {
+    // An overlay of its own, and not a bind mount: inotify and file locks are by inode, and through the host's own
+    // inodes a sandbox could watch which programs the host runs.
+    let target = format!("{ROOT}/{}", tree.target.display());
+    if !tree.is_dir {
+        return rustix::mount::mount_bind(&tree.at, &target).step(format!("bind {}", tree.at.display()));
+    }
+    let layers = format!("lowerdir={}:/empty,userxattr,xino=on", tree.at.display());
+    mount("overlay", &target, MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY, &layers)
+}
+
+/// What every program expects and an image need not bring.
+fn complete_image(image: &ImageOrder) -> Result<(), Failure> {
+    match fs::create_dir("/tmp") {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => {
+            made.step("make /tmp")?;
+            fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777)).step("mode of /tmp")?;
+        }
+    }
+    if let Some(dir) = &image.working_dir {
+        match fs::create_dir_all(dir) {
+            // Where it cannot be made the execution says so.
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn mask() -> Result<(), Failure> {

@@ -43,6 +43,8 @@ pub(crate) struct LauncherSetup {
     pub(crate) mount_point: PathBuf,
     /// The directory that becomes `/.faas` in every sandbox: it holds `agent` and an empty directory `run`.
     pub(crate) agent_dir: PathBuf,
+    /// The directory that holds the root file systems of images, one below it each.
+    pub(crate) images_dir: Option<PathBuf>,
     /// Which ids sandboxes have.
     pub(crate) ids: IdMode,
     /// Where their cgroups are; without any, limits are set where a process can set them for itself.
@@ -56,15 +58,16 @@ pub(crate) enum LauncherEvent {
     /// It is in a user namespace of its own, which somebody outside must give ids to.
     WantsIds,
     /// Set up; slots can be made.
-    Ready,
+    Ready {
+        /// Why sandboxes can have no image but the host's, if they cannot.
+        no_images: Option<String>,
+    },
     /// It could not be set up; it ends.
     Failed(Failure),
     /// The process of a slot is gone, and all that was in its cgroups, and these too.
     SlotGone {
         /// Its number, which may be used again.
         slot: u32,
-        /// What could not be removed.
-        left: Option<String>,
     },
 }
 
@@ -85,6 +88,17 @@ pub(crate) struct SandboxOrder {
     pub(crate) tmpfs_bytes: Option<u64>,
     /// The size of `/dev/shm`.
     pub(crate) shm_bytes: u64,
+    /// The image, where it is not the host's.
+    pub(crate) image: Option<ImageOrder>,
+}
+
+/// An image that a sandbox starts from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ImageOrder {
+    /// The name of its root file system's directory below the directory of images.
+    pub(crate) rootfs: String,
+    /// Its working directory, which is made where it is missing.
+    pub(crate) working_dir: Option<String>,
 }
 
 /// Slot to server.

@@ -8,6 +8,7 @@
 //! When the server is gone it kills what is in its slots and ends.
 
 mod child;
+mod idmap;
 pub(in crate::native) mod landlock;
 pub(in crate::native) mod message;
 mod slot;
@@ -18,16 +19,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, WaitOptions};
 
 use super::cgroup::{CgroupHost, SlotCgroup};
-use super::layout::IdMode;
+use super::layout::{IdMode, store_map_line};
 use super::seccomp;
 use super::sys::{self, Fork};
 use message::{LauncherCommand, LauncherEvent, LauncherSetup, SlotReply, receive, send};
 use slot::Slot;
-use template::HostTree;
+use template::Template;
 
 pub(in crate::native) use message::{Failure, Step};
 
@@ -51,12 +52,16 @@ struct Launcher {
     children: OwnedFd,
     ids: IdMode,
     cgroups: Option<CgroupHost>,
-    trees: Vec<HostTree>,
+    template: Template,
     seccomp: seccomp::Program,
+    /// The slots by the PIDs of their processes.
     slots: BTreeMap<i32, u32>,
+    /// Slots whose processes are gone and whose cgroups are not yet, with the attempts at each.
+    clearing: BTreeMap<u32, u32>,
 }
 
 fn run() -> io::Result<()> {
+    rustix::thread::set_name(c"faas-launcher")?;
     // Signals for the server's terminal are not for the sandboxes.
     rustix::process::setsid()?;
     sys::ignore_signal(libc::SIGINT)?;
@@ -68,18 +73,33 @@ fn run() -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the first message is no set-up"));
     };
     let children = sys::child_events()?;
-    let (cgroups, trees) = match set_up(&server, &setup) {
+    let (cgroups, template) = match set_up(&server, &setup) {
         Ok(made) => made,
         Err(failure) => return send(&server, &LauncherEvent::Failed(failure), &[]),
     };
     let seccomp = seccomp::default_program();
-    let launcher =
-        Launcher { server, children, ids: setup.ids, cgroups, trees, seccomp, slots: BTreeMap::new() };
-    send(&launcher.server, &LauncherEvent::Ready, &[])?;
+    let no_images = template.images.as_ref().err().cloned();
+    let launcher = Launcher {
+        server,
+        children,
+        ids: setup.ids,
+        cgroups,
+        template,
+        seccomp,
+        slots: BTreeMap::new(),
+        clearing: BTreeMap::new(),
+    };
+    send(&launcher.server, &LauncherEvent::Ready { no_images }, &[])?;
     launcher.serve()
 }
 
-fn set_up(server: &OwnedFd, setup: &LauncherSetup) -> Result<(Option<CgroupHost>, Vec<HostTree>), Failure> {
+/// How long until what was not cleared at once is tried again, in nanoseconds.
+const CLEARING_STEP_NS: i64 = 2_000_000;
+
+/// After so many attempts there is a word about it.
+const LONG_CLEARING: u32 = 2500;
+
+fn set_up(server: &OwnedFd, setup: &LauncherSetup) -> Result<(Option<CgroupHost>, Template), Failure> {
     sys::new_session_keyring().step("join a new keyring")?;
     let open = |plan| {
         CgroupHost::open(plan)
@@ -89,7 +109,15 @@ fn set_up(server: &OwnedFd, setup: &LauncherSetup) -> Result<(Option<CgroupHost>
     if let IdMode::OfUser { uid, gid, further } = setup.ids {
         user_namespace::enter(server, uid, gid, further > 0)?;
     }
-    Ok((cgroups, template::enter(setup)?))
+    let mut template = template::enter(setup)?;
+    if setup.ids == IdMode::OwnRanges && template.images.is_ok() {
+        let namespace = idmap::namespace(&store_map_line(setup.ids.of_slot(0)))?;
+        let tried = idmap::mapped(template::IMAGES, &namespace)?;
+        template.images = tried.map(drop).map_err(|failure| {
+            format!("the file system of the data directory cannot be mounted with other ids ({failure})")
+        });
+    }
+    Ok((cgroups, template))
 }
 
 /// What comes of one event.
@@ -112,9 +140,10 @@ impl Launcher {
                 Ok(Turn::ServerGone) => break Ok(()),
                 Ok(Turn::Slot { number, socket, cgroup }) => {
                     // The launcher's descriptors are not the slot's.
-                    let Self { ids, trees, seccomp, server, children, cgroups, slots: _ } = self;
+                    let Self { ids, template, seccomp, server, children, cgroups, slots: _, clearing: _ } =
+                        self;
                     drop((server, children, cgroups));
-                    Slot { number, socket, ids, cgroup, trees, seccomp }.run()
+                    Slot { number, socket, ids, cgroup, template, seccomp }.run()
                 }
                 Err(error) => break Err(error),
             }
@@ -128,12 +157,14 @@ impl Launcher {
         let (server, children) = {
             let mut fds =
                 [PollFd::new(&self.server, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
-            match rustix::event::poll(&mut fds, None) {
+            let step = Timespec { tv_sec: 0, tv_nsec: CLEARING_STEP_NS };
+            match rustix::event::poll(&mut fds, (!self.clearing.is_empty()).then_some(&step)) {
                 Err(rustix::io::Errno::INTR) => return Ok(Turn::Next),
                 other => other?,
             };
             (!fds[0].revents().is_empty(), !fds[1].revents().is_empty())
         };
+        self.clear()?;
         if children {
             self.reap()?;
         }
@@ -151,14 +182,35 @@ impl Launcher {
 
     /// Ends everything that is in the slots: all of them are tried, the first failure is reported.
     fn end(&mut self) -> io::Result<()> {
-        let slots = std::mem::take(&mut self.slots);
-        let ended = slots.into_values().map(|slot| self.destroy_slot(slot));
-        ended.fold(Ok(()), Result::and)
+        // Without cgroups what runs in a slot ends with the launcher (`PR_SET_PDEATHSIG`).
+        let Some(cgroups) = &self.cgroups else { return Ok(()) };
+        let slots = std::mem::take(&mut self.slots).into_values();
+        let clearing = std::mem::take(&mut self.clearing).into_keys();
+        slots.chain(clearing).map(|slot| cgroups.destroy_slot(slot)).fold(Ok(()), Result::and)
     }
 
-    /// Without cgroups what runs in a slot ends when its pidfd is killed, or with the launcher (`PR_SET_PDEATHSIG`).
-    fn destroy_slot(&self, slot: u32) -> io::Result<()> {
-        self.cgroups.as_ref().map_or(Ok(()), |cgroups| cgroups.destroy_slot(slot))
+    /// Tries once to remove what each slot left whose process is gone, and says which are cleared. What does not end at
+    /// once (a frozen process, a large exit) holds up nothing else.
+    fn clear(&mut self) -> io::Result<()> {
+        let mut cleared = Vec::new();
+        for (slot, tries) in &mut self.clearing {
+            let tried = self.cgroups.as_ref().map_or(Ok(true), |cgroups| cgroups.try_destroy_slot(*slot));
+            *tries = tries.saturating_add(1);
+            match tried {
+                Ok(true) => cleared.push(*slot),
+                Ok(false) if *tries == LONG_CLEARING => {
+                    eprintln!("launcher: slot {slot}: its processes do not end");
+                }
+                Ok(false) => {}
+                Err(error) if *tries % LONG_CLEARING == 1 => eprintln!("launcher: slot {slot}: {error}"),
+                Err(_) => {}
+            }
+        }
+        for slot in cleared {
+            self.clearing.remove(&slot);
+            send(self.server.as_fd(), &LauncherEvent::SlotGone { slot }, &[])?;
+        }
+        Ok(())
     }
 
     fn make_slot(&mut self, slot: u32, fds: Vec<OwnedFd>) -> io::Result<Turn> {
@@ -181,7 +233,7 @@ impl Launcher {
             Err(failure) => {
                 // A server that does not listen any more sees the socket close.
                 match send(&socket, &SlotReply::Failed(failure), &[]) {
-                    Ok(()) | Err(_) => self.slot_gone(slot)?,
+                    Ok(()) | Err(_) => self.slot_gone(slot),
                 }
             }
         }
@@ -194,7 +246,7 @@ impl Launcher {
         while let Ok(1..) = rustix::io::read(&self.children, &mut events) {}
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, _))) => self.child_gone(pid)?,
+                Ok(Some((pid, _))) => self.child_gone(pid),
                 Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -202,16 +254,14 @@ impl Launcher {
         }
     }
 
-    fn child_gone(&mut self, pid: Pid) -> io::Result<()> {
-        match self.slots.remove(&pid.as_raw_nonzero().get()) {
-            Some(slot) => self.slot_gone(slot),
-            // A sandbox's init: the server watches it by its pidfd.
-            None => Ok(()),
+    fn child_gone(&mut self, pid: Pid) {
+        // One that is not there is a sandbox's init: the server watches it by its pidfd.
+        if let Some(slot) = self.slots.remove(&pid.as_raw_nonzero().get()) {
+            self.slot_gone(slot);
         }
     }
 
-    fn slot_gone(&mut self, slot: u32) -> io::Result<()> {
-        let left = self.destroy_slot(slot).err().map(|error| error.to_string());
-        send(self.server.as_fd(), &LauncherEvent::SlotGone { slot, left }, &[])
+    fn slot_gone(&mut self, slot: u32) {
+        self.clearing.insert(slot, 0);
     }
 }

@@ -8,18 +8,18 @@
 //! The slot keeps root's capabilities, as root under ids of its own that create the sandboxes' user namespaces (see
 //! [`IdMode`]). Nothing of a sandbox runs in it.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags};
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitiesSecureBits, UnshareFlags, unshare_unsafe};
 
-use super::child;
 use super::message::{Failure, SandboxOrder, SlotReply, Step as _, receive, send};
-use super::template::{HostTree, copy_tree, read_only};
+use super::template::{IMAGES, Template, copy_tree, make_devices};
+use super::{child, idmap};
 use crate::native::cgroup::{CgroupFileError, SlotCgroup};
-use crate::native::layout::{IdMode, SlotIds};
+use crate::native::layout::{IdMode, SlotIds, store_map_line};
 use crate::native::seccomp::Program;
 use crate::native::sys::{self, Fork};
 use crate::sandbox::Limits;
@@ -30,7 +30,7 @@ pub(super) struct Slot {
     pub(super) socket: OwnedFd,
     pub(super) ids: IdMode,
     pub(super) cgroup: Option<SlotCgroup>,
-    pub(super) trees: Vec<HostTree>,
+    pub(super) template: Template,
     pub(super) seccomp: Program,
 }
 
@@ -59,6 +59,9 @@ impl Slot {
         rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .step("make mounts private")?;
         self.map_lower()?;
+        self.map_images()?;
+        separate_inodes(self.ids)?;
+        self.evade_oom_killer()?;
         // SAFETY: as above; the time namespace is entered by children only (time_namespaces(7)).
         unsafe { unshare_unsafe(UnshareFlags::NEWTIME) }.step("unshare the time namespace")?;
         if let Some(creator) = self.own_ids().creator {
@@ -75,33 +78,26 @@ impl Slot {
 
     /// Mounts the skeleton at `/lower` so that what root owns there belongs to the root of this slot's sandboxes.
     fn map_lower(&self) -> Result<(), Failure> {
-        let tree = rustix::mount::open_tree(
-            rustix::fs::CWD,
-            "/skeleton",
-            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-        )
-        .step("clone the skeleton")?;
-        let mut attr = read_only();
-        if self.ids == IdMode::OwnRanges {
-            let namespace = self.id_mapping()?;
-            attr.attr_set |= libc::MOUNT_ATTR_IDMAP;
-            attr.userns_fd = u64::from(namespace.as_raw_fd().unsigned_abs());
-            match sys::mount_setattr(&tree, false, &attr) {
-                // A tmpfs can be idmapped from Linux 6.3 on.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return self.copy_lower(),
-                other => other.step("idmap the skeleton")?,
-            }
-        } else {
-            sys::mount_setattr(&tree, false, &attr).step("make the skeleton read-only")?;
+        if self.ids != IdMode::OwnRanges {
+            // It belongs to them already.
+            return rustix::mount::mount_bind("/skeleton", "/lower").step("mount the skeleton");
         }
-        rustix::mount::move_mount(
-            &tree,
-            "",
-            rustix::fs::CWD,
-            "/lower",
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-        )
-        .step("mount the skeleton")
+        let namespace = idmap::namespace(&self.own_ids().map_line())?;
+        match idmap::mapped("/skeleton", &namespace)? {
+            Ok(tree) => attach(&tree, "/lower"),
+            // A tmpfs can be idmapped from Linux 6.3 on.
+            Err(_) => self.copy_lower(),
+        }
+    }
+
+    /// Lays the directory of images over itself so that what the store's root owns there belongs to the root of this
+    /// slot's sandboxes.
+    fn map_images(&self) -> Result<(), Failure> {
+        if self.ids != IdMode::OwnRanges || self.template.images.is_err() {
+            return Ok(());
+        }
+        let namespace = idmap::namespace(&store_map_line(self.own_ids()))?;
+        attach(&idmap::mapped(IMAGES, &namespace)??, IMAGES)
     }
 
     /// Puts a copy of the skeleton at `/lower` that belongs to the root of this slot's sandboxes.
@@ -113,38 +109,6 @@ impl Slot {
             .step("copy the skeleton")?;
         let read_only = MountFlags::BIND | MountFlags::RDONLY | flags;
         rustix::mount::mount_remount("/lower", read_only, c"").step("make the copy read-only")
-    }
-
-    /// A user namespace that maps as the sandboxes' do. A mount's id mapping is given by one (mount_setattr(2)).
-    fn id_mapping(&self) -> Result<OwnedFd, Failure> {
-        let (gate, held) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("make a pipe")?;
-        // SAFETY: the process is single-threaded.
-        let (fork, _pidfd) = unsafe { sys::clone3(libc::CLONE_NEWUSER as u64, libc::SIGCHLD, None) }
-            .step("clone an id mapping")?;
-        let Fork::Parent(pid) = fork else {
-            drop(held);
-            // Waits for the parent to close its end, or to be gone.
-            match rustix::io::read(&gate, &mut [0u8; 1]) {
-                Ok(_) => sys::exit_now(0),
-                Err(_) => sys::exit_now(1),
-            }
-        };
-        let result = self.write_id_maps(pid).and_then(|()| {
-            let path = format!("/proc/{}/ns/user", pid.as_raw_nonzero());
-            Ok(std::fs::File::open(path).step("open the id mapping")?.into())
-        });
-        drop(held);
-        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).step("reap")?;
-        result
-    }
-
-    fn write_id_maps(&self, pid: Pid) -> Result<(), Failure> {
-        let map = self.own_ids().map_line();
-        for file in ["uid_map", "gid_map"] {
-            let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
-            std::fs::write(path, &map).step(format!("write {file}"))?;
-        }
-        Ok(())
     }
 
     fn serve(&self) -> i32 {
@@ -192,7 +156,7 @@ impl Slot {
                 fds,
                 ids: self.own_ids(),
                 limits_itself: self.cgroup.is_none(),
-                trees: &self.trees,
+                trees: &self.template.trees,
                 seccomp: &self.seccomp,
                 go: go_read,
                 status: status_write,
@@ -216,11 +180,45 @@ impl Slot {
         }
     }
 
+    /// The slot is in its sandbox's memory cgroup on v1, and must not be what the kernel kills when that is full.
+    fn evade_oom_killer(&self) -> Result<(), Failure> {
+        match std::fs::write("/proc/self/oom_score_adj", "-1000") {
+            // It takes CAP_SYS_RESOURCE, which the host's root may lack.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+            other => other.step("evade the OOM killer"),
+        }
+    }
+
+    /// From outside, so that the sandbox cannot go below it again (proc_pid_oom_score_adj(5)).
+    fn expose_to_oom_killer(pid: Pid) -> Result<(), Failure> {
+        let path = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
+        std::fs::write(path, "0").step("expose the sandbox to the OOM killer")
+    }
+
     fn start(&self, pid: Pid, go: OwnedFd) -> Result<(), Failure> {
-        self.write_id_maps(pid)?;
+        Self::expose_to_oom_killer(pid)?;
+        idmap::write_maps(pid, &self.own_ids().map_line())?;
         rustix::io::write(&go, b"g").step("start the sandbox")?;
         Ok(())
     }
+}
+
+/// Gives the slot's sandboxes inodes of their own where several sandboxes would share those of the launcher: who shares
+/// an inode can watch (inotify(7)) and lock (flock(2)) what the others use. An ordinary user cannot make device nodes:
+/// there the host's own are shared.
+fn separate_inodes(ids: IdMode) -> Result<(), Failure> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
+    rustix::mount::mount("overlay", "/faas", "overlay", flags, c"lowerdir=/faas:/empty,userxattr")
+        .step("mount the guest agent")?;
+    match ids {
+        IdMode::OwnRanges => make_devices(Path::new("/dev")),
+        IdMode::OfUser { .. } => Ok(()),
+    }
+}
+
+fn attach(tree: &OwnedFd, at: &str) -> Result<(), Failure> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(tree, "", rustix::fs::CWD, at, flags).step(format!("mount {at}"))
 }
 
 /// Every namespace that clone3(2) makes; the time namespace is the slot's, and the cgroup namespace is the child's to

@@ -7,12 +7,14 @@
 //! |---|---|
 //! | `/host/N` | the host's `/usr` (and `/bin`, `/lib*` where they are directories), read-only |
 //! | `/skeleton` | the rest of the image `host`: an `/etc` of its own, empty `/home`, `/root`, `/tmp`, `/var` |
+//! | `/images` | root file systems of images, one below it each; in a slot: idmapped to the slot's ids |
 //! | `/lower` | in a slot: the skeleton, idmapped to the slot's ids |
 //! | `/dev`, `/faas`, `/proc` | device nodes; the guest agent; the host's /proc, which the kernel wants to see before it lets a user namespace mount one |
 //! | `/empty`, `/upper`, `/root` | an empty directory; mount points for a sandbox's own file system and its root |
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +32,21 @@ pub(super) struct HostTree {
     pub(super) at: PathBuf,
     /// Where it is in a sandbox, without the leading slash.
     pub(super) target: PathBuf,
+    /// Or a single file, mounted over another.
+    pub(super) is_dir: bool,
 }
+
+/// What there is to make sandboxes from.
+#[derive(Debug)]
+pub(super) struct Template {
+    /// The host's program directories.
+    pub(super) trees: Vec<HostTree>,
+    /// Whether the directory of images is at [`IMAGES`]; otherwise why not.
+    pub(super) images: Result<(), String>,
+}
+
+/// Where the directory of images is in this namespace.
+pub(super) const IMAGES: &str = "/images";
 
 /// The attributes of everything that sandboxes only read.
 pub(super) fn read_only() -> libc::mount_attr {
@@ -43,7 +59,7 @@ pub(super) fn read_only() -> libc::mount_attr {
 }
 
 /// Moves the process into a mount namespace of its own with the layout above as its root.
-pub(super) fn enter(setup: &LauncherSetup) -> Result<Vec<HostTree>, Failure> {
+pub(super) fn enter(setup: &LauncherSetup) -> Result<Template, Failure> {
     use rustix::thread::{UnshareFlags, unshare_unsafe};
     // SAFETY: the launcher is single-threaded and shares no file system state with anybody.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.step("unshare the mount namespace")?;
@@ -58,7 +74,7 @@ pub(super) fn enter(setup: &LauncherSetup) -> Result<Vec<HostTree>, Failure> {
         c"mode=0755,size=64m",
     )
     .step("mount the launcher's root")?;
-    for dir in ["host", "skeleton", "lower", "dev", "faas", "proc", "empty", "upper", "root"] {
+    for dir in ["host", "skeleton", "lower", "images", "dev", "faas", "proc", "empty", "upper", "root"] {
         let dir = root.join(dir);
         fs::create_dir(&dir).step(format!("make {}", dir.display()))?;
     }
@@ -73,8 +89,15 @@ pub(super) fn enter(setup: &LauncherSetup) -> Result<Vec<HostTree>, Failure> {
     make_devices(&root.join("dev"))?;
     clone_tree(&setup.agent_dir, &root.join("faas"), false)?;
     rustix::mount::mount_bind_recursive("/proc", root.join("proc")).step("bind /proc")?;
+    let images = match &setup.images_dir {
+        Some(dir) => {
+            clone_tree(dir, &root.join("images"), false)?;
+            Ok(())
+        }
+        None => Err("the server keeps no images".to_owned()),
+    };
     pivot(root)?;
-    Ok(trees)
+    Ok(Template { trees, images })
 }
 
 /// Makes `root` the root of the namespace and lets go of the old one.
@@ -114,15 +137,20 @@ fn host_trees(root: &Path) -> Result<Vec<HostTree>, Failure> {
         let below = mountinfo
             .lines()
             .filter_map(|line| line.split(' ').nth(4))
-            .map(Path::new)
+            .map(unescape)
             .filter(|mount| *mount != dir && mount.starts_with(&dir));
-        for source in std::iter::once(dir.as_path()).chain(below) {
+        for source in std::iter::once(dir.clone()).chain(below) {
             let at = root.join("host").join(trees.len().to_string());
-            fs::create_dir(&at).step(format!("make {}", at.display()))?;
-            clone_tree(source, &at, false)?;
+            let meta = fs::metadata(&source).step(format!("look at {}", source.display()))?;
+            if meta.is_dir() {
+                fs::create_dir(&at).step(format!("make {}", at.display()))?;
+            } else {
+                fs::write(&at, "").step(format!("make {}", at.display()))?;
+            }
+            clone_tree(&source, &at, false)?;
             let inside = Path::new("/host").join(trees.len().to_string());
-            let target = source.strip_prefix("/").unwrap_or(source).to_owned();
-            trees.push(HostTree { at: inside, target });
+            let target = source.strip_prefix("/").unwrap_or(&source).to_owned();
+            trees.push(HostTree { at: inside, target, is_dir: meta.is_dir() });
         }
     }
     Ok(trees)
@@ -160,9 +188,29 @@ pub(super) fn copy_tree(from: &Path, to: &Path, id: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// A path of mountinfo: space, tab, line break and backslash are three octal digits there (proc_pid_mountinfo(5)).
+fn unescape(text: &str) -> PathBuf {
+    let mut path = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let digits = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                path.push(byte);
+                rest = &after[3..];
+            }
+            _ => {
+                path.push(*first);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(path))
+}
+
 /// Device nodes as in every container (OCI runtime specification, "Default Devices"), on a tmpfs that all sandboxes
 /// share and none can write to.
-fn make_devices(dev: &Path) -> Result<(), Failure> {
+pub(super) fn make_devices(dev: &Path) -> Result<(), Failure> {
     rustix::mount::mount(
         "dev",
         dev,
@@ -209,4 +257,17 @@ fn make_devices(dev: &Path) -> Result<(), Failure> {
     }
     let read_only = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC;
     rustix::mount::mount_remount(dev, read_only, c"").step("make dev read-only")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::unescape;
+
+    #[test]
+    fn a_path_of_mountinfo_is_read_as_it_is() {
+        assert_eq!(unescape(r"/usr/a\040b\134c"), PathBuf::from(r"/usr/a b\c"));
+        assert_eq!(unescape(r"/usr/a\04"), PathBuf::from(r"/usr/a\04"));
+    }
 }
