@@ -24,6 +24,11 @@ from gateway import program
 ONCE = RetryPolicy(max_retries=0)
 
 
+def sleepers(mark: str) -> list[str]:
+    """The processes that are the command itself, and not the shells that wait for it."""
+    return [process for process in leftovers.processes_with(mark) if f": sleep {mark}" in process]
+
+
 def wait_for_process(mark: str) -> None:
     """Returns when a process with the mark runs."""
     missing = leftovers.eventually(lambda: [] if leftovers.processes_with(mark) else [f"no process with {mark}"])
@@ -180,9 +185,7 @@ def test_a_killed_gateway_leaves_nothing_once_it_is_started_again(start, mark):
     threads = [threading.Thread(target=call) for _ in range(4)]
     for thread in threads:
         thread.start()
-    missing = leftovers.eventually(
-        lambda: [] if len(leftovers.processes_with(f"sleep {mark}")) >= 4 else ["not all run"]
-    )
+    missing = leftovers.eventually(lambda: [] if len(sleepers(mark)) == 4 else ["not all run"])
     assert missing == []
     first.kill()
     for thread in threads:

@@ -16,6 +16,7 @@ use tracing::Instrument as _;
 use crate::error::{ApiError, PROBLEM_JSON};
 use crate::layers::access_log::{self, AccessLog};
 use crate::layers::{host, request_id};
+use crate::serve::Serving;
 use crate::state::Shared;
 
 /// The server as a function from requests to answers. Cheap to clone.
@@ -29,6 +30,8 @@ pub(crate) struct App {
 pub(crate) struct ConnectionFlags {
     /// Whether the last answer may have gone out before its request was read to the end.
     pub(crate) unread: Arc<AtomicBool>,
+    /// Whether a request is being served.
+    pub(crate) serving: Arc<Serving>,
 }
 
 impl App {
@@ -39,6 +42,7 @@ impl App {
 
     /// Answers one request. Dropping the future cancels whatever the request began.
     pub(crate) async fn handle(&self, request: Request<Body>, connection: &ConnectionFlags) -> Response {
+        let _serving = connection.serving.begin();
         let (mut head, body) = request.into_parts();
         let has_body = !body.is_end_stream();
         let (id, id_header) = request_id::of(&head.headers);

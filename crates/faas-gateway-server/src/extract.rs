@@ -25,7 +25,7 @@ pub(crate) struct JsonBody<T> {
     pub(crate) value: T,
     /// How many bytes it had.
     pub(crate) bytes: usize,
-    /// To be kept until the request is answered.
+    /// To be kept as long as what it says is.
     pub(crate) room: BodyRoom,
 }
 

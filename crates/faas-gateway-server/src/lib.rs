@@ -4,6 +4,7 @@
 //! the one table of routes, whose handlers use `extract`, `validate` and `response`; `error` makes every error answer.
 #![forbid(unsafe_code)]
 
+mod answer_budget;
 mod app;
 mod body_budget;
 pub mod config;

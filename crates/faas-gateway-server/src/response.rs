@@ -1,5 +1,7 @@
 //! What the engine says of an execution, as it stands in the answer.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use faas_executor::ExecutionOutcome;
@@ -35,8 +37,8 @@ pub(crate) fn execute_response(
         execution_id: outcome.execution_id,
         exit_code,
         signal,
-        output: stdout.clone(),
-        logs: stderr.clone(),
+        output: Arc::clone(&stdout),
+        logs: Arc::clone(&stderr),
         stdout,
         stderr,
         stdout_base64,
@@ -54,12 +56,12 @@ pub(crate) fn execute_response(
 }
 
 /// Bytes as text, and exactly where they are not UTF-8. A character that the limit cut in two makes them that as well.
-fn text(bytes: Vec<u8>) -> (String, Option<String>) {
+fn text(bytes: Vec<u8>) -> (Arc<str>, Option<String>) {
     match String::from_utf8(bytes) {
-        Ok(text) => (text, None),
+        Ok(text) => (text.into(), None),
         Err(error) => {
             let bytes = error.as_bytes();
-            (String::from_utf8_lossy(bytes).into_owned(), Some(STANDARD.encode(bytes)))
+            (String::from_utf8_lossy(bytes).into(), Some(STANDARD.encode(bytes)))
         }
     }
 }
@@ -120,7 +122,7 @@ mod tests {
     fn an_exit_code_is_kept_and_named_in_error() {
         let good = answer(exit(Some(0), None), b"x").unwrap();
         assert_eq!((good.exit_code, good.error.as_deref(), good.signal.as_deref()), (0, None, None));
-        assert_eq!((good.stdout.as_str(), good.output.as_str()), ("x", "x"));
+        assert_eq!((&*good.stdout, &*good.output), ("x", "x"));
         let bad = answer(exit(Some(3), None), b"").unwrap();
         assert_eq!(bad.error.as_deref(), Some("process exited with code 3"));
     }
@@ -151,7 +153,7 @@ mod tests {
     #[test]
     fn bytes_that_are_not_utf_8_come_exactly_as_well() {
         let answered = answer(exit(Some(0), None), b"a\xff").unwrap();
-        assert_eq!(answered.stdout, "a\u{fffd}");
+        assert_eq!(&*answered.stdout, "a\u{fffd}");
         assert_eq!(answered.stdout_base64.as_deref(), Some("Yf8="));
         assert_eq!(answered.stderr_base64, None);
     }

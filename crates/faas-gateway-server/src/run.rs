@@ -10,6 +10,7 @@ use faas_executor::{Engine, EngineConfig, StartError};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::answer_budget::AnswerBudget;
 use crate::app::App;
 use crate::body_budget::BodyBudget;
 use crate::config::Config;
@@ -83,7 +84,8 @@ async fn serve(config: Config) -> Result<ExitCode, RunError> {
 
     let engine = Engine::start(EngineConfig {
         data_dir: config.data_dir.clone(),
-        launcher_exe: std::env::current_exe().map_err(io("path of this program"))?,
+        // This very program, even when its file has been replaced or removed meanwhile.
+        launcher_exe: "/proc/self/exe".into(),
         default_runtime: config.runtime,
         default_image: config.default_image.clone(),
         max_concurrent: config.max_concurrent,
@@ -96,11 +98,12 @@ async fn serve(config: Config) -> Result<ExitCode, RunError> {
         engine: Box::new(engine.clone()),
         limits: config.limits,
         bodies: BodyBudget::new(config.max_body_bytes, config.max_body_bytes_total),
+        answers: AnswerBudget::new(config.max_answer_bytes_total),
         body_timeout: config.read_timeout,
         started: Instant::now(),
         draining: AtomicBool::new(false),
     });
-    let limits = ConnectionLimits { connections: config.max_connections, head_timeout: config.read_timeout };
+    let limits = ConnectionLimits { connections: config.max_connections, stalled_after: config.read_timeout };
     let server = Server::start(listener, App::new(Arc::clone(&state)), limits);
     announce(address)?;
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready; no authentication: loopback only");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::answer_budget::AnswerBudget;
 use crate::body_budget::BodyBudget;
 use crate::config::LimitRules;
 use crate::executions::Executions;
@@ -13,6 +14,7 @@ pub(crate) struct State {
     pub(crate) engine: Box<dyn Executions>,
     pub(crate) limits: LimitRules,
     pub(crate) bodies: BodyBudget,
+    pub(crate) answers: AnswerBudget,
     /// How long a body may take to arrive.
     pub(crate) body_timeout: Duration,
     pub(crate) started: Instant,

@@ -1,6 +1,7 @@
 //! `POST /api/v1/execute`: what is asked and what is answered.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -250,9 +251,11 @@ pub struct ExecuteResponse {
     /// The name of the signal that ended it, or null.
     pub signal: Option<String>,
     /// Standard output. Where its bytes are not UTF-8, U+FFFD stands for them and `stdout_base64` has them.
-    pub stdout: String,
+    #[schema(value_type = String)]
+    pub stdout: Arc<str>,
     /// Standard error, likewise.
-    pub stderr: String,
+    #[schema(value_type = String)]
+    pub stderr: Arc<str>,
     /// The exact bytes of standard output, where they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout_base64: Option<String>,
@@ -279,9 +282,11 @@ pub struct ExecuteResponse {
     /// Null, or `process exited with code N`.
     pub error: Option<String>,
     /// The same as `stdout`, for older clients.
-    pub output: String,
+    #[schema(value_type = String)]
+    pub output: Arc<str>,
     /// The same as `stderr`, for older clients.
-    pub logs: String,
+    #[schema(value_type = String)]
+    pub logs: Arc<str>,
 }
 
 #[cfg(test)]

@@ -150,9 +150,11 @@ pub struct Config {
     pub max_body_bytes: u64,
     /// The most bytes of large request bodies that are held at once.
     pub max_body_bytes_total: u64,
+    /// The most bytes of large answers that are held at once.
+    pub max_answer_bytes_total: u64,
     /// How many connections are served at once.
     pub max_connections: usize,
-    /// How long a client may take for a request's head, and for its body.
+    /// How long a client may take for a request's head, for its body, and to take in any part of an answer.
     pub read_timeout: Duration,
     /// The limits of executions.
     pub limits: LimitRules,
@@ -226,6 +228,12 @@ impl Config {
                 max_body_bytes,
                 1 << 40,
             )?,
+            max_answer_bytes_total: within(
+                "max_answer_bytes_total",
+                options.max_answer_bytes_total.unwrap_or(512 * MIB),
+                MIB,
+                1 << 40,
+            )?,
             max_connections: within("max_connections", options.max_connections.unwrap_or(4096), 1, 1_000_000)?
                 as usize,
             read_timeout: milliseconds("read_timeout_ms", options.read_timeout_ms.unwrap_or(30_000), 1)?,
@@ -278,7 +286,7 @@ fn limit_rules(options: &Options, host: &Limits) -> Result<LimitRules, ConfigErr
     let mut timeout_max = options.max_timeout_ms;
     timeout_max.get_or_insert(60 * 60 * 1000);
     let mut output_max = options.max_output_bytes;
-    output_max.get_or_insert(64 * MIB);
+    output_max.get_or_insert(16 * MIB);
     Ok(LimitRules {
         timeout_ms: Pair {
             names: ["default_timeout_ms", "max_timeout_ms"],

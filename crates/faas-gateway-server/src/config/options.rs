@@ -70,12 +70,17 @@ pub struct Options {
     #[arg(long, value_name = "BYTES")]
     pub max_body_bytes_total: Option<u64>,
 
+    /// The most bytes of answers that are held at once until their clients have read them, those below 64 KiB not
+    /// counted. An execution whose answer does not fit waits with it. Default: 536870912
+    #[arg(long, value_name = "BYTES")]
+    pub max_answer_bytes_total: Option<u64>,
+
     /// How many connections are served at once; more wait to be accepted. Default: 4096
     #[arg(long, value_name = "N")]
     pub max_connections: Option<u64>,
 
-    /// How long a client may take to send a request's head, and then its body, in milliseconds. A connection that
-    /// stays idle as long is closed. Default: 30000
+    /// How long a client may take to send a request's head, and then its body, and how long it may take in nothing of
+    /// an answer, in milliseconds. A connection that stays idle as long is closed. Default: 30000
     #[arg(long, value_name = "MS")]
     pub read_timeout_ms: Option<u64>,
 
@@ -119,7 +124,7 @@ pub struct Options {
     #[arg(long, value_name = "BYTES")]
     pub default_output_bytes: Option<u64>,
 
-    /// The largest `max_output_bytes` that can be asked for. Default: 67108864
+    /// The largest `max_output_bytes` that can be asked for. Default: 16777216
     #[arg(long, value_name = "BYTES")]
     pub max_output_bytes: Option<u64>,
 
@@ -148,6 +153,7 @@ impl Options {
             native_slots: self.native_slots.or(lower.native_slots),
             max_body_bytes: self.max_body_bytes.or(lower.max_body_bytes),
             max_body_bytes_total: self.max_body_bytes_total.or(lower.max_body_bytes_total),
+            max_answer_bytes_total: self.max_answer_bytes_total.or(lower.max_answer_bytes_total),
             max_connections: self.max_connections.or(lower.max_connections),
             read_timeout_ms: self.read_timeout_ms.or(lower.read_timeout_ms),
             default_timeout_ms: self.default_timeout_ms.or(lower.default_timeout_ms),

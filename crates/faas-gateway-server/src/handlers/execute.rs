@@ -1,16 +1,17 @@
 //! `POST /api/v1/execute`.
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::{Extension, Json};
+use faas_executor::guest::Held;
 use faas_types::{ErrorCode, ExecuteRequest, ExecuteResponse, FieldError, RequestId};
 
 use crate::error::ApiError;
 use crate::extract::JsonBody;
 use crate::openapi::Problems;
 use crate::state::Shared;
-use crate::{offload, response, validate};
+use crate::{answer_budget, offload, response, validate};
 
 /// Run one command in a fresh sandbox
 ///
@@ -33,19 +34,27 @@ pub(crate) async fn execute(
     headers: HeaderMap,
     body: Result<JsonBody<ExecuteRequest>, ApiError>,
 ) -> Result<Response, ApiError> {
-    let JsonBody { value, bytes, room: _room } = body?;
+    let JsonBody { value, bytes, room } = body?;
     refuse_what_is_not_there(&uri, &headers)?;
     let (rules, id) = (state.limits, request_id.clone());
-    let spec = offload::by_size(bytes, move || validate::validate(value, id, &rules)).await??;
+    let mut spec = offload::by_size(bytes, move || validate::validate(value, id, &rules)).await??;
+    spec.held = Some(Held::new(room));
     let outcome = match state.engine.execute(spec).await {
         Ok(outcome) => outcome,
         Err(error) => return Err(ApiError::from_engine(error, &request_id)),
     };
     let bytes = outcome.stdout.len() + outcome.stderr.len();
-    let answer =
-        move || response::execute_response(outcome, request_id).map(|answer| Json(answer).into_response());
-    offload::by_size(bytes, answer).await?
+    let room = state.answers.room(bytes * JSON_FACTOR).await;
+    let answer = offload::by_size(bytes, move || {
+        let answer = response::execute_response(outcome, request_id)?;
+        serde_json::to_vec(&answer).map_err(|error| ApiError::internal(&error))
+    });
+    let answer = answer.await??;
+    Ok(([(header::CONTENT_TYPE, "application/json")], answer_budget::body(answer, room)).into_response())
 }
+
+/// How much longer an answer may be than the output in it: that is there twice, and each byte may become six.
+const JSON_FACTOR: usize = 12;
 
 /// Headers and parameters of the contract that this version does not act on are refused, not ignored.
 fn refuse_what_is_not_there(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {

@@ -20,17 +20,37 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How many bytes are read at once.
 const CHUNK_BYTES: usize = 16 << 10;
 
-/// A TCP stream with a close that waits for the client where that is needed.
+/// A TCP stream with a close that waits for the client where that is needed, and with an end to waiting for a client
+/// that takes in nothing.
 pub(super) struct Lingering {
     stream: TcpStream,
     unread: Arc<AtomicBool>,
     until: Option<Pin<Box<Sleep>>>,
+    stalled_after: Duration,
+    /// Runs while the client takes in nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Lingering {
     /// `unread` says at the time of the close whether the client may still be sending.
-    pub(super) fn new(stream: TcpStream, unread: Arc<AtomicBool>) -> Self {
-        Self { stream, unread, until: None }
+    pub(super) fn new(stream: TcpStream, unread: Arc<AtomicBool>, stalled_after: Duration) -> Self {
+        Self { stream, unread, until: None, stalled_after, stalled: None }
+    }
+
+    /// What a write gave, or an error when nothing was taken in for too long.
+    fn watch_stall(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let after = self.stalled_after;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(after)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes in nothing")))
     }
 }
 
@@ -46,7 +66,8 @@ impl AsyncRead for Lingering {
 
 impl AsyncWrite for Lingering {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.watch_stall(cx, written)
     }
 
     fn poll_write_vectored(
@@ -54,7 +75,8 @@ impl AsyncWrite for Lingering {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.watch_stall(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

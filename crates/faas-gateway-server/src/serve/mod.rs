@@ -2,6 +2,7 @@
 //!
 //! A connection whose client goes away is dropped, and with it the future of the request that it was waiting for.
 
+mod departure;
 mod lingering;
 
 use std::convert::Infallible;
@@ -19,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, ConnectionFlags};
+use departure::Departure;
+pub(crate) use departure::Serving;
 use lingering::Lingering;
 
 /// The most that is kept of a request's head, in bytes.
@@ -31,8 +34,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct ConnectionLimits {
     /// How many there are at once.
     pub(crate) connections: usize,
-    /// In which time the head of a request must have arrived; also how long a connection may be idle between two.
-    pub(crate) head_timeout: Duration,
+    /// In which time the head of a request must have arrived; also how long a connection may be idle between two, and
+    /// how long a client may take in nothing of an answer.
+    pub(crate) stalled_after: Duration,
 }
 
 /// All connections of one port.
@@ -115,7 +119,7 @@ impl Accepting {
 
     fn spawn(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
         let (app, aborted) = (self.app.clone(), self.aborted.clone());
-        let served = serve(stream, app, self.draining.clone(), self.limits.head_timeout);
+        let served = serve(stream, app, self.draining.clone(), self.limits.stalled_after);
         self.connections.spawn(async move {
             tokio::select! {
                 () = aborted.cancelled() => {}
@@ -135,27 +139,36 @@ fn is_of_the_connection(error: &std::io::Error) -> bool {
     )
 }
 
-async fn serve(stream: TcpStream, app: App, draining: CancellationToken, head_timeout: Duration) {
+async fn serve(stream: TcpStream, app: App, draining: CancellationToken, stalled_after: Duration) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
     let flags = ConnectionFlags::default();
-    let stream = Lingering::new(stream, Arc::clone(&flags.unread));
+    let departure = match Departure::of(&stream) {
+        Ok(departure) => departure,
+        Err(error) => return tracing::error!(%error, "a connection cannot be watched"),
+    };
+    let serving = Arc::clone(&flags.serving);
+    let stream = Lingering::new(stream, Arc::clone(&flags.unread), stalled_after);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (app, flags) = (app.clone(), flags.clone());
         async move { Ok::<_, Infallible>(app.handle(request.map(Body::new), &flags).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        .header_read_timeout(stalled_after)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        gone = departure.during(&serving) => return tracing::debug!(?gone, "the client went away"),
         () = draining.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                ended = connection => ended,
+                gone = departure.during(&serving) => return tracing::debug!(?gone, "the client went away"),
+            }
         }
     };
     if let Err(error) = ended {

@@ -38,6 +38,9 @@ pub(super) fn program(
                 findings.add("/command/0", "must not be empty");
             }
             for (index, argument) in argv.iter().enumerate() {
+                if findings.is_full() {
+                    break;
+                }
                 string(&format!("/command/{index}"), argument, findings);
             }
         }
@@ -88,6 +91,9 @@ fn total(command: &CommandLine, env: &[(String, String)], findings: &mut Finding
 pub(super) fn env(env: &[(String, String)], findings: &mut Findings) {
     const POINTER: &str = "/env_vars";
     for (name, value) in env {
+        if findings.is_full() {
+            break;
+        }
         if name.is_empty() {
             findings.add(POINTER, "has a variable without a name");
         }

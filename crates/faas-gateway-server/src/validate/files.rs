@@ -24,6 +24,14 @@ pub(super) fn files(files: Vec<faas_types::InputFile>, findings: &mut Findings) 
         findings.add("/files", format!("has {} entries; at most {MAX_FILES} are taken", files.len()));
         return Vec::new();
     }
+    let paths: usize = files.iter().map(|file| file.path.len()).sum();
+    if paths > MAX_PATHS_BYTES {
+        findings.add(
+            "/files",
+            format!("the paths have {paths} bytes together; at most {MAX_PATHS_BYTES} are taken"),
+        );
+        return Vec::new();
+    }
     let mut good = Vec::with_capacity(files.len());
     for (index, file) in files.into_iter().enumerate() {
         let at = format!("/files/{index}");
@@ -99,6 +107,9 @@ pub(super) fn secrets(secrets: BTreeMap<String, String>, findings: &mut Findings
     }
     good
 }
+
+/// The most bytes of paths in one request.
+const MAX_PATHS_BYTES: usize = 1 << 20;
 
 /// What is put in place must have room where it goes: on the sandbox's disk, or in its memory.
 pub(super) fn fit(files: &[InputFile], limits: &Limits, findings: &mut Findings) {

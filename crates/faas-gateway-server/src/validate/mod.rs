@@ -15,13 +15,23 @@ use faas_types::{ErrorCode, ExecuteRequest, FieldError, RequestId};
 use crate::config::LimitRules;
 use crate::error::ApiError;
 
-/// Everything found wrong so far.
+/// Everything found wrong so far, up to so much that a person would read it.
 #[derive(Debug, Default)]
 struct Findings(Vec<FieldError>);
 
+/// The most that is told.
+const MAX_FINDINGS: usize = 100;
+
 impl Findings {
     fn add(&mut self, pointer: impl Into<String>, message: impl Into<String>) {
-        self.0.push(FieldError { pointer: pointer.into(), message: message.into() });
+        if self.0.len() < MAX_FINDINGS {
+            self.0.push(FieldError { pointer: pointer.into(), message: message.into() });
+        }
+    }
+
+    /// Whether nothing more would be told.
+    fn is_full(&self) -> bool {
+        self.0.len() >= MAX_FINDINGS
     }
 
     /// Text that becomes a C string cannot hold a NUL byte.
@@ -104,6 +114,7 @@ pub(crate) fn validate(
         network: request.network,
         max_output_bytes: granted.max_output_bytes,
         labels: request.labels,
+        held: None,
     })
 }
 
