@@ -27,7 +27,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 is_root() { [ "$(id -u)" = 0 ]; }
 
 check_machine() {
-  [ "$(uname -s)" = Linux ] || die "this is $(uname -s); the server runs on Linux (5.19 or newer) only"
+  [ "$(uname -s)" = Linux ] || die "this is $(uname -s); the server runs on Linux (5.12 or newer) only"
   case $(uname -m) in
     x86_64 | aarch64) ;;
     *) die "this is $(uname -m); there are system call policies for x86_64 and aarch64 only" ;;
