@@ -8,13 +8,13 @@ mod executor;
 mod host_image;
 pub mod launcher;
 mod launcher_process;
-mod layout;
+pub(crate) mod layout;
 mod numbers;
-mod seccomp;
+pub(crate) mod seccomp;
 mod slots;
-mod socket;
-mod subordinate;
-mod sys;
+pub(crate) mod socket;
+pub(crate) mod subordinate;
+pub(crate) mod sys;
 
 pub(crate) use executor::{NativeConfig, NativeStartError};
 pub use executor::{NativeExecutor, NativeHandle};

@@ -17,18 +17,18 @@ pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 
 /// A socket that waits without blocking a thread.
 #[derive(Debug)]
-pub(super) struct Socket(AsyncFd<OwnedFd>);
+pub(crate) struct Socket(AsyncFd<OwnedFd>);
 
 impl Socket {
     /// A connected pair: one end for the server, the other, which blocks, for a process of ours.
-    pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
+    pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (here, there) = message::socket_pair()?;
         rustix::io::ioctl_fionbio(&here, true)?;
         Ok((Self(watch(here)?), there))
     }
 
     /// Sends one message.
-    pub(super) async fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(crate) async fn send(&self, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         loop {
             let mut ready = self.0.writable().await?;
             match ready.try_io(|socket| message::send(socket.get_ref().as_fd(), message, fds)) {

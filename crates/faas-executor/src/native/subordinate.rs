@@ -13,19 +13,19 @@ const DIRS: [&str; 3] = ["/usr/bin", "/bin", "/usr/local/bin"];
 
 /// A range of uids and one of gids, as long as each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Subordinate {
+pub(crate) struct Subordinate {
     newuidmap: PathBuf,
     newgidmap: PathBuf,
     uid: u32,
     gid: u32,
-    first_uid: u64,
-    first_gid: u64,
-    pub(super) count: u32,
+    pub(crate) first_uid: u64,
+    pub(crate) first_gid: u64,
+    pub(crate) count: u32,
 }
 
 impl Subordinate {
     /// What `uid` has, or why it has nothing.
-    pub(super) fn find(uid: u32, gid: u32) -> Result<Self, String> {
+    pub(crate) fn find(uid: u32, gid: u32) -> Result<Self, String> {
         let program = |name: &str| {
             let found = DIRS.into_iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists());
             found.ok_or_else(|| format!("{name} is not installed (package uidmap)"))

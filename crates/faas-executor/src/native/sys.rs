@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::process::Pid;
 
 /// Which side of a fork the caller is on.
-pub(super) enum Fork {
+pub(crate) enum Fork {
     Parent(Pid),
     Child,
 }
@@ -39,7 +39,7 @@ pub(super) unsafe fn fork() -> io::Result<Fork> {
 ///
 /// # Safety
 /// As [`fork`].
-pub(super) unsafe fn clone3(
+pub(crate) unsafe fn clone3(
     flags: u64,
     exit_signal: i32,
     cgroup: Option<BorrowedFd<'_>>,
@@ -79,7 +79,7 @@ pub(super) unsafe fn clone3(
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Ends the process at once, without running anything that a parent registered.
-pub(super) fn exit_now(code: i32) -> ! {
+pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: it does not return and touches no memory.
     unsafe { libc::_exit(code) }
 }
@@ -90,7 +90,7 @@ fn check(result: libc::c_long) -> io::Result<()> {
 
 /// Sets all uids and gids of the process and drops its supplementary groups. Single-threaded callers only: it does
 /// what the raw calls do, for the calling thread. Where a user namespace denies setgroups(2) the groups stay.
-pub(super) fn become_ids(uid: u32, gid: u32) -> io::Result<()> {
+pub(crate) fn become_ids(uid: u32, gid: u32) -> io::Result<()> {
     // SAFETY: plain integers, and a null list of length 0.
     unsafe {
         match check(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>())) {
@@ -108,7 +108,7 @@ fn setgroups_is_denied() -> bool {
 }
 
 /// mount_setattr(2) on the mount that `fd` is, or on its whole tree.
-pub(super) fn mount_setattr(fd: impl AsFd, recursive: bool, attr: &libc::mount_attr) -> io::Result<()> {
+pub(crate) fn mount_setattr(fd: impl AsFd, recursive: bool, attr: &libc::mount_attr) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `attr` is a whole mount_attr that lives until the call returns.
     check(unsafe {
@@ -124,7 +124,7 @@ pub(super) fn mount_setattr(fd: impl AsFd, recursive: bool, attr: &libc::mount_a
 }
 
 /// Joins a session keyring of its own (keyctl(2)), so that none of the starter's is inherited.
-pub(super) fn new_session_keyring() -> io::Result<()> {
+pub(crate) fn new_session_keyring() -> io::Result<()> {
     // SAFETY: a null name asks for an anonymous keyring.
     let result = unsafe {
         libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
@@ -155,7 +155,7 @@ pub(super) fn reset_signals() -> io::Result<()> {
 }
 
 /// Ignores a signal.
-pub(super) fn ignore_signal(signal: i32) -> io::Result<()> {
+pub(crate) fn ignore_signal(signal: i32) -> io::Result<()> {
     // SAFETY: ignoring runs no code.
     if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
         return Err(io::Error::last_os_error());

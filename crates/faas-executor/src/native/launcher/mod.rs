@@ -10,7 +10,7 @@
 mod child;
 mod idmap;
 pub(in crate::native) mod landlock;
-pub(in crate::native) mod message;
+pub(crate) mod message;
 mod slot;
 mod template;
 mod user_namespace;
