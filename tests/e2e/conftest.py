@@ -1,7 +1,8 @@
 """The gateway that most tests share, one that a test may ill-treat, and the clients.
 
 Every test that uses a gateway runs once for each of its modes: as root, as an ordinary user with one id, and as one
-with a range of them. `@pytest.mark.modes("root")` names the modes that a test is for.
+with a range of them; where the machine has cgroup v2, as one to whom a cgroup is delegated, too.
+`@pytest.mark.modes("root")` names the modes that a test is for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from faas_sdk.client import FaaSClient
 import leftovers
 import needs
 from gateway import Gateway
-from users import User, make_user
+from users import User, delegate, has_controllers, make_user
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,14 +49,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=unwanted)
 
 
-@pytest.fixture(scope="session", params=["root", "one id", "range"])
+MODES = ["root", "one id", "range", *(["delegated"] if has_controllers() else [])]
+
+
+@pytest.fixture(scope="session", params=MODES)
 def mode(request: pytest.FixtureRequest, _root: None) -> Iterator[User | None]:
     """Whom the gateway runs as; None is root."""
     if request.param == "root":
         yield None
         return
-    with make_user(with_range=request.param == "range") as user:
-        yield user
+    with make_user(with_range=request.param != "one id") as user:
+        if request.param == "delegated":
+            with delegate(user) as user:
+                yield user
+        else:
+            yield user
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import needs
 from gateway import REPOSITORY
 
 SDK = REPOSITORY / "sdk"
+PYTHONPATH = os.pathsep.join([str(SDK / "python"), *filter(None, [os.environ.get("PYTHONPATH")])])
 SPECIFIED_PYTHON = """\
 from faas_sdk.client import FaaSClient
 
@@ -31,7 +32,7 @@ console.log(result.stdout);
 
 
 def run(command: list[str], gateway, folder: Path) -> str:
-    environment = os.environ | {"FAAS_BASE_URL": gateway.url, "PYTHONPATH": str(SDK / "python")}
+    environment = os.environ | {"FAAS_BASE_URL": gateway.url, "PYTHONPATH": PYTHONPATH}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
@@ -80,7 +81,7 @@ def test_the_smoke_run_passes(gateway, tmp_path):
 def test_the_smoke_run_fails_without_a_gateway(tmp_path):
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "test-gateway.py"), "--base-url", "http://127.0.0.1:1"],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(SDK / "python")},
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": PYTHONPATH},
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done

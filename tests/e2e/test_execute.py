@@ -108,7 +108,7 @@ def test_an_input_file_cannot_leave_the_sandbox(client):
     assert result.stdout == "e2e-outside\n"
 
 
-@pytest.mark.modes("root", "range")
+@pytest.mark.modes("root", "range", "delegated")
 @pytest.mark.parametrize(("user", "ids"), [("nobody", "65534:65534"), ("1234", "1234:"), ("1234:5678", "1234:5678")])
 def test_the_user(client, user, ids):
     result = client.execute("echo $(id -u):$(id -g)", user=user)
@@ -119,7 +119,7 @@ def test_without_a_user_the_command_is_root_of_its_sandbox(client):
     assert client.execute("id -u; echo $HOME").stdout == "0\n/root\n"
 
 
-@pytest.mark.modes("root", "range")
+@pytest.mark.modes("root", "range", "delegated")
 def test_files_belong_to_the_user(client):
     result = client.execute(
         "stat -c %U f; echo more >> f && cat f", user="nobody", working_dir="/tmp", files={"f": "x\n"}
@@ -127,7 +127,7 @@ def test_files_belong_to_the_user(client):
     assert result.stdout == "nobody\nx\nmore\n"
 
 
-@pytest.mark.modes("root", "range")
+@pytest.mark.modes("root", "range", "delegated")
 @pytest.mark.parametrize("user", [None, "nobody"])
 def test_secrets_are_files_on_a_tmpfs_for_the_user_alone(client, user):
     result = client.execute(
@@ -144,7 +144,7 @@ def test_secrets_are_files_on_a_tmpfs_for_the_user_alone(client, user):
     assert "s3cret-value" not in "".join(rest)
 
 
-@pytest.mark.modes("root", "range")
+@pytest.mark.modes("root", "range", "delegated")
 def test_another_user_of_the_sandbox_cannot_read_a_secret(client):
     result = client.execute(
         ["python3", "-c", "import os; os.setgid(4321); os.setuid(4321); print(open('/run/secrets/token').read())"],

@@ -42,7 +42,7 @@ print(used.children_user + used.children_system, wall)
 """
 
 
-@pytest.mark.modes("root")
+@pytest.mark.modes("root", "delegated")
 def test_too_much_memory_is_an_oom_kill_and_says_so(client):
     result = client.execute(ALLOCATE, memory_mb=64)
     assert result.oom_killed
@@ -50,14 +50,14 @@ def test_too_much_memory_is_an_oom_kill_and_says_so(client):
     assert client.execute(ALLOCATE, memory_mb=1024).stdout == f"{400 << 20}\n"
 
 
-@pytest.mark.modes("root")
+@pytest.mark.modes("root", "delegated")
 def test_an_oom_kill_of_a_child_is_reported_and_the_command_goes_on(client):
     result = client.execute("python3 -c 'x = b\"x\" * (400 << 20)'; echo child: $?", memory_mb=64)
     assert result.stdout == "child: 137\n"
     assert (result.oom_killed, result.exit_code) == (True, 0)
 
 
-@pytest.mark.modes("root")
+@pytest.mark.modes("root", "delegated")
 def test_an_oom_kill_is_not_told_of_another_execution(client):
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         hungry = [pool.submit(client.execute, ALLOCATE, memory_mb=64) for _ in range(4)]
@@ -67,7 +67,7 @@ def test_an_oom_kill_is_not_told_of_another_execution(client):
     assert not client.execute("true", memory_mb=64).oom_killed
 
 
-@pytest.mark.modes("root")
+@pytest.mark.modes("root", "delegated")
 def test_swap_is_no_way_around_the_memory_limit(client):
     result = client.execute("cat /proc/meminfo >/dev/null; " + "python3 -c 'x = b\"x\" * (80 << 20)'", memory_mb=64)
     assert result.oom_killed
@@ -79,7 +79,7 @@ def test_processes_end_at_their_limit(client):
     assert 8 <= int(result.stdout) < 24
 
 
-@pytest.mark.modes("root")
+@pytest.mark.modes("root", "delegated")
 def test_a_fork_bomb_harms_nobody_else(client, mark):
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         bomb = pool.submit(bombed, client, mark)
@@ -112,7 +112,7 @@ def test_files_written_without_a_disk_limit_stay_within_memory(client):
     assert result.oom_killed or "No space left on device" in result.stderr, result
 
 
-@pytest.mark.modes("root")
+@pytest.mark.modes("root", "delegated")
 def test_the_cpu_limit_bounds_the_cpu_time(client):
     # Another's load on the machine can only lower the share that the two workers get, so this bound always holds.
     result = client.execute(["python3", "-c", BURN], cpu_cores=0.5)

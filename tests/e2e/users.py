@@ -24,9 +24,19 @@ class User:
     uid: int
     gid: int
     home: Path
+    cgroup: Path | None = None
+    """A cgroup below which each command is started in one of its own, which is delegated to the user."""
 
     def command(self, command: list[str]) -> list[str]:
         """The command, run as this user with nothing of root's."""
+        if self.cgroup is not None:
+            own = self.cgroup / secrets.token_hex(4)
+            own.mkdir()
+            for path in (own, *(own / f"cgroup.{name}" for name in ("procs", "subtree_control", "threads"))):
+                os.chown(path, self.uid, self.gid)
+            enter = f'echo $$ > {own}/cgroup.procs && exec "$@"'
+            plain = User(self.name, self.uid, self.gid, self.home)
+            return ["/bin/sh", "-c", enter, "sh", *plain.command(command)]
         return ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--init-groups", "--", *command]
 
 
@@ -49,3 +59,23 @@ def make_user(*, with_range: bool) -> Iterator[User]:
     finally:
         subprocess.run(["userdel", name], check=True, capture_output=True)
         shutil.rmtree(home)
+
+
+def has_controllers() -> bool:
+    """Whether the machine has cgroup v2 with what limits take."""
+    controllers = Path("/sys/fs/cgroup/cgroup.controllers")
+    return controllers.exists() and {"cpu", "memory", "pids"} <= set(controllers.read_text().split())
+
+
+@contextlib.contextmanager
+def delegate(user: User) -> Iterator[User]:
+    """Has the user's commands started in cgroups that are delegated to it (cgroup-v2.rst, "Delegation")."""
+    cgroup = Path(f"/sys/fs/cgroup/{user.name}")
+    cgroup.mkdir()
+    try:
+        for above in (cgroup.parent, cgroup):
+            (above / "cgroup.subtree_control").write_text("+cpu +memory +pids")
+        yield User(user.name, user.uid, user.gid, user.home, cgroup)
+    finally:
+        for own in [*cgroup.glob("*/"), cgroup]:
+            own.rmdir()
