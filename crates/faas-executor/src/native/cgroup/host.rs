@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
-use super::plan::{CgroupPlan, ProbeError, at, enable_controllers};
+use super::plan::{CgroupPlan, ProbeError, TakenOver, at, enable_controllers};
 use super::{Hierarchy, V1, V2, Version};
 
 /// The gateway's cgroups on this host, held open: reachable from a process that no longer sees the host's files.
@@ -19,6 +19,7 @@ pub(crate) struct CgroupHost {
     v2: bool,
     /// The gateway's directory in each hierarchy: where it was made, and open.
     roots: BTreeMap<Hierarchy, (PathBuf, OwnedFd)>,
+    taken_over: Option<TakenOver>,
 }
 
 impl CgroupHost {
@@ -32,7 +33,7 @@ impl CgroupHost {
             }
             roots.insert(*hierarchy, (root.clone(), fd));
         }
-        Ok(Self { v2: plan.v2, roots })
+        Ok(Self { v2: plan.v2, roots, taken_over: plan.taken_over.clone() })
     }
 
     /// The rules of the version that limits are set by.
@@ -119,7 +120,7 @@ impl CgroupHost {
                 _ => {}
             }
         }
-        Ok(())
+        self.taken_over.as_ref().map_or(Ok(()), TakenOver::give_back)
     }
 }
 

@@ -15,6 +15,40 @@ pub(crate) struct CgroupPlan {
     /// Whether the controllers are those of v2.
     pub(super) v2: bool,
     pub(super) roots: BTreeMap<Hierarchy, PathBuf>,
+    /// The cgroup that was taken over, where one was.
+    pub(super) taken_over: Option<TakenOver>,
+}
+
+/// A delegated cgroup whose processes were moved out of the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TakenOver {
+    base: PathBuf,
+    /// Where they are now.
+    leaf: PathBuf,
+}
+
+impl TakenOver {
+    /// Puts everything back as it was, when nothing of the gateway is below it any more.
+    pub(super) fn give_back(&self) -> io::Result<()> {
+        // One that passes on no controllers may hold processes again.
+        let off: Vec<_> = V2_CONTROLLERS.iter().map(|controller| format!("-{controller}")).collect();
+        std::fs::write(self.base.join("cgroup.subtree_control"), off.join(" "))?;
+        move_processes(&self.leaf, &self.base)?;
+        std::fs::remove_dir(&self.leaf)
+    }
+}
+
+/// Moves every process of one cgroup to another.
+fn move_processes(from: &Path, to: &Path) -> io::Result<()> {
+    let to = to.join("cgroup.procs");
+    for pid in std::fs::read_to_string(from.join("cgroup.procs"))?.lines() {
+        match std::fs::write(&to, pid) {
+            // It has ended meanwhile.
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// Why cgroups cannot be used.
@@ -85,11 +119,13 @@ impl CgroupPlan {
                 Place::Top => mount.clone(),
                 Place::Own(path) => mount.join(path),
             };
-            if let Place::Own(_) = place {
-                take_over(&base, name)?;
-            }
+            let taken_over = match place {
+                Place::Top => None,
+                Place::Own(_) => Some(take_over(&base, name)?),
+            };
             enable_controllers(&base)?;
-            return Ok(Self { v2, roots: BTreeMap::from([(Hierarchy::Unified, base.join(name))]) });
+            let roots = BTreeMap::from([(Hierarchy::Unified, base.join(name))]);
+            return Ok(Self { v2, roots, taken_over });
         }
         if let Place::Own(_) = place {
             return Err(ProbeError::V1NeedsRoot);
@@ -104,7 +140,7 @@ impl CgroupPlan {
         if let Some(mount) = mounts.get("") {
             roots.insert(Hierarchy::Unified, mount.join(name));
         }
-        Ok(Self { v2, roots })
+        Ok(Self { v2, roots, taken_over: None })
     }
 }
 
@@ -140,7 +176,7 @@ fn own_cgroup(text: &str) -> Option<PathBuf> {
 /// Moves what runs in `base` to a leaf below it: a v2 cgroup that passes on controllers holds no processes itself
 /// (Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint"). All of it is the caller's, whose cgroup
 /// this is.
-fn take_over(base: &Path, name: &str) -> Result<(), ProbeError> {
+fn take_over(base: &Path, name: &str) -> Result<TakenOver, ProbeError> {
     let leaf = base.join(format!("{name}.server"));
     match std::fs::create_dir(&leaf) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -149,16 +185,8 @@ fn take_over(base: &Path, name: &str) -> Result<(), ProbeError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(at(&leaf)(error)),
         _ => {}
     }
-    let (from, to) = (base.join("cgroup.procs"), leaf.join("cgroup.procs"));
-    let pids = std::fs::read_to_string(&from).map_err(at(&from))?;
-    for pid in pids.lines() {
-        match std::fs::write(&to, pid) {
-            // It has ended meanwhile.
-            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
-            other => other.map_err(at(&to))?,
-        }
-    }
-    Ok(())
+    move_processes(base, &leaf).map_err(at(&leaf))?;
+    Ok(TakenOver { base: base.to_owned(), leaf })
 }
 
 /// Passes the controllers on to what is below `dir`.
