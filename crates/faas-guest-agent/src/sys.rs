@@ -24,8 +24,11 @@ pub(crate) fn reset_signals() {
     // SAFETY: no handler is installed by this program; those of the Rust runtime only word a crash.
     unsafe {
         for signal in 1..=MAX_SIGNAL {
-            // SIGKILL, SIGSTOP and the two that libc keeps for itself are refused, and need no reset.
-            libc::signal(signal, if signal == libc::SIGPIPE { libc::SIG_IGN } else { libc::SIG_DFL });
+            // SIGKILL and SIGSTOP are refused, and need no reset.
+            // The raw call: libc refuses 32 and 33, which it keeps for itself and which posix_spawn(3) leaves ignored
+            // in what it starts, the launcher too.
+            let action = [if signal == libc::SIGPIPE { libc::SIG_IGN } else { libc::SIG_DFL }, 0, 0, 0];
+            libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), 0, size_of::<u64>());
         }
         let mut none = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

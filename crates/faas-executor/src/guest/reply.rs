@@ -79,7 +79,9 @@ impl<'a> Reply<'a> {
             Some(FrameKind::Exit) => self.report(parse(&frame.payload)?).map(Some),
             Some(FrameKind::Error) => {
                 let mut error: AgentError = parse(&frame.payload)?;
-                error.message = error.message.chars().take(MAX_MESSAGE_CHARS).collect();
+                // It goes to the log too, whose lines are the gateway's own.
+                let plain = |c: char| if c.is_control() { ' ' } else { c };
+                error.message = error.message.chars().take(MAX_MESSAGE_CHARS).map(plain).collect();
                 Err(GuestError::Agent(error))
             }
             _ => Err(GuestError::Protocol("a frame out of order")),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -266,6 +265,7 @@ impl NativeExecutor {
             pids: spec.limits.pids,
             tmpfs_bytes,
             shm_bytes: (64 << 20).min(Self::tmpfs_bytes(memory_bytes)),
+            keep_sockets_small: slot.cgroup.as_ref().is_none_or(|cgroup| cgroup.birth_place().is_none()),
             image: None,
         };
         let (mount, promise) = disk.map_or((None, None), |(mount, promise)| (Some(mount), Some(promise)));
@@ -415,7 +415,12 @@ fn install_agent(native: &Path) -> Result<PathBuf, StartError> {
         }
     }
     let (program, run) = (dir.join("agent"), dir.join("run"));
-    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&run).map_err(at(&run))?;
+    std::fs::create_dir_all(&run).map_err(at(&run))?;
+    for open in [&dir, &run] {
+        // Whatever the umask is: to sandboxes they are somebody else's, and they must come in.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(open, mode).map_err(at(open))?;
+    }
     let installed = match std::fs::read(&program) {
         Ok(bytes) => bytes == agent_binary(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,

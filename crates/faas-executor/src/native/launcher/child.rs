@@ -76,7 +76,10 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 ///
 /// A core limit of 1, and not 0: the kernel pipes a core to the host's handler (core(5), "Piping core dumps to a
 /// program"), which runs as the host's root, whatever the limit, but for this one. It is too small for a file.
-const RLIMITS: [(Resource, u64, u64); 4] = [
+const RLIMITS: [(Resource, u64, u64); 6] = [
+    // Whoever started the server may have these; CPU limits do not hold real-time processes.
+    (Resource::Nice, 0, 0),
+    (Resource::Rtprio, 0, 0),
     (Resource::Nofile, 1024, 524_288),
     (Resource::Core, 1, 1),
     (Resource::Memlock, 8 << 20, 8 << 20),
@@ -85,29 +88,22 @@ const RLIMITS: [(Resource, u64, u64); 4] = [
 
 /// Becomes the sandbox's `init`, or reports what failed and ends.
 pub(super) fn run(child: Child<'_>) -> ! {
-    let status = child.status.as_raw_fd();
-    let failure = match become_init(child) {
+    let mut status = child.status.as_raw_fd();
+    let failure = match become_init(child, &mut status) {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
-    report(status, &failure);
+    let json = serde_json::to_vec(&failure).unwrap_or_default();
+    // SAFETY: `json` lives until the call returns. When it cannot be written the slot sees the pipe close.
+    unsafe { libc::write(status, json.as_ptr().cast(), json.len()) };
     sys::exit_now(1)
 }
 
-fn report(status: RawFd, failure: &Failure) {
-    // Before the descriptors are laid out the pipe is where it was made, afterwards at STATUS_FD.
-    let json = serde_json::to_vec(failure).unwrap_or_default();
-    for fd in [status, STATUS_FD] {
-        // SAFETY: `json` lives until the call returns. A descriptor that is not ours to write to any more fails.
-        let written = unsafe { libc::write(fd, json.as_ptr().cast(), json.len()) };
-        if usize::try_from(written) == Ok(json.len()) {
-            return;
-        }
-    }
-}
-
-fn become_init(child: Child<'_>) -> Result<std::convert::Infallible, Failure> {
+/// `status_at`: where the status pipe is at the moment.
+fn become_init(child: Child<'_>, status_at: &mut RawFd) -> Result<std::convert::Infallible, Failure> {
     let Child { order, fds, ids, limits_itself, trees, seccomp, go, status } = child;
+    // Not closed on the way out of here: the failure is still to be told.
+    let status = std::mem::ManuallyDrop::new(status);
     if rustix::io::read(&go, &mut [0u8; 1]).step("wait for the id maps")? != 1 {
         return Err(Failure { step: "wait for the id maps".into(), errno: libc::EPIPE });
     }
@@ -125,6 +121,9 @@ fn become_init(child: Child<'_>) -> Result<std::convert::Infallible, Failure> {
     let agent =
         fds.next().ok_or_else(|| Failure { step: "an agent connection".into(), errno: libc::EBADF })?;
     mount_root(order, fds.next(), ids, trees)?;
+    if order.keep_sockets_small {
+        limit_sockets()?;
+    }
     mask()?;
     pivot(Path::new(ROOT))?;
     order.image.as_ref().map_or(Ok(()), complete_image)?;
@@ -132,7 +131,7 @@ fn become_init(child: Child<'_>) -> Result<std::convert::Infallible, Failure> {
     sys::loopback_up().step("bring loopback up")?;
     sys::new_session_keyring().step("join a new keyring")?;
     limit_resources(limits_itself.then_some(order))?;
-    lay_out_descriptors(agent, status)?;
+    lay_out_descriptors(agent, &status, status_at)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     restrict()?;
     seccomp::install(seccomp).step("install the seccomp filter")?;
@@ -276,6 +275,17 @@ fn mask() -> Result<(), Failure> {
     Ok(())
 }
 
+/// The least, the first and the most bytes that one TCP socket holds each way (tcp(7)), in the sandbox's own network
+/// namespace. cgroup v1 counts them, and lets every socket have its least all the same.
+const TCP_BUFFERS: &str = "4096 16384 65536";
+
+fn limit_sockets() -> Result<(), Failure> {
+    for file in ["tcp_rmem", "tcp_wmem"] {
+        write(&format!("{ROOT}/proc/sys/net/ipv4/{file}"), TCP_BUFFERS)?;
+    }
+    Ok(())
+}
+
 /// Lays `source`, read-only, over `path` of the new root.
 fn cover(source: &str, path: &str) -> Result<(), Failure> {
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -306,12 +316,16 @@ fn limit_resources(alone: Option<&SandboxOrder>) -> Result<(), Failure> {
 }
 
 /// 0, 1, 2: /dev/null; 3: the agent's connection; 4: the status pipe, closed on exec. Nothing else is left open.
-fn lay_out_descriptors(agent: OwnedFd, status: OwnedFd) -> Result<(), Failure> {
+fn lay_out_descriptors(agent: OwnedFd, status: &OwnedFd, status_at: &mut RawFd) -> Result<(), Failure> {
     // Out of the way of the numbers that are about to be taken.
-    let above = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(&fd, 10).step("move a descriptor");
-    let (agent, status) = (above(agent)?, above(status)?);
+    let above = |fd: &OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd, 10).step("move a descriptor");
+    let status = std::mem::ManuallyDrop::new(above(status)?);
+    *status_at = status.as_raw_fd();
+    let moved = above(&agent)?;
+    drop(agent);
+    let agent = moved;
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").step("open /dev/null")?;
-    let null = above(null.into())?;
+    let null = above(&null.into())?;
     for (from, to, flags) in [
         (&null, 0, 0),
         (&null, 1, 0),
@@ -325,9 +339,10 @@ fn lay_out_descriptors(agent: OwnedFd, status: OwnedFd) -> Result<(), Failure> {
         }
     }
     // Closed by number below.
-    for fd in [null, agent, status] {
+    for fd in [null, agent] {
         let _number = fd.into_raw_fd();
     }
+    *status_at = STATUS_FD;
     // SAFETY: nothing above the status pipe is used after this; the slot's copies are its own.
     if unsafe { libc::syscall(libc::SYS_close_range, STATUS_FD + 1, u32::MAX, 0) } != 0 {
         return Err(Failure::at("close descriptors", &io::Error::last_os_error()));

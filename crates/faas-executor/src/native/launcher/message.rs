@@ -88,6 +88,8 @@ pub(crate) struct SandboxOrder {
     pub(crate) tmpfs_bytes: Option<u64>,
     /// The size of `/dev/shm`.
     pub(crate) shm_bytes: u64,
+    /// Whether the memory of its sockets is not counted, or not enough.
+    pub(crate) keep_sockets_small: bool,
     /// The image, where it is not the host's.
     pub(crate) image: Option<ImageOrder>,
 }

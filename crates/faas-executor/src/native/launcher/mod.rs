@@ -62,6 +62,8 @@ struct Launcher {
 
 fn run() -> io::Result<()> {
     rustix::thread::set_name(c"faas-launcher")?;
+    // Sandboxes must come to what is made here, whatever the starter's umask is.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // Signals for the server's terminal are not for the sandboxes.
     rustix::process::setsid()?;
     sys::ignore_signal(libc::SIGINT)?;

@@ -1,6 +1,6 @@
 //! Which syscalls a sandbox may make: the set of Docker's default profile for the capabilities that a sandbox keeps
-//! (`CAP_SYS_CHROOT` among them, `CAP_SYS_ADMIN` not), less io_uring, `io_setup`, the LDT and all but four families of
-//! sockets.
+//! (`CAP_SYS_CHROOT` among them, `CAP_SYS_ADMIN` not), less io_uring, `io_setup`, the LDT, huge pages and most families
+//! of sockets.
 //!
 //! What is not named fails with EPERM; a syscall newer than this list with ENOSYS, so that programs fall back to what
 //! they did before it (as runc does). `clone3` fails with ENOSYS, since its flags cannot be looked at.
@@ -12,6 +12,14 @@ const NAMESPACES: u32 = 0x7e02_0000;
 
 /// The first number that this list does not know (after `file_setattr`, Linux 6.17).
 const FIRST_UNKNOWN: u32 = 470;
+
+/// The same on all architectures; libc has it as one type or another.
+const RLIMIT_CORE: u32 = 4;
+
+/// Of the kernel's headers linux/mman.h, linux/memfd.h and linux/shm.h.
+const MAP_HUGETLB: u32 = 0x4_0000;
+const MFD_HUGETLB: u32 = 4;
+const SHM_HUGETLB: u32 = 0o4000;
 
 #[cfg(target_arch = "x86_64")]
 const AUDIT_ARCH: u32 = 0xc000_003e;
@@ -29,16 +37,25 @@ pub(super) fn rules() -> Rules {
     for nr in ALLOWED.iter().chain(ALLOWED_HERE) {
         set(*nr, Action::Allow);
     }
-    // AF_UNIX, AF_INET, AF_INET6, AF_NETLINK. No others: rings of AF_PACKET and AF_XDP are memory that no limit counts,
-    // AF_VSOCK reaches the hypervisor, and the rest is attack surface.
-    for nr in [libc::SYS_socket, libc::SYS_socketpair] {
-        set(nr, Action::AllowIfArg0(&[1, 2, 10, 16]));
-    }
+    // AF_UNIX, AF_INET, AF_INET6, and NETLINK_ROUTE of AF_NETLINK, which tells of interfaces. No others: rings of
+    // AF_PACKET and AF_XDP, and what waits in other netlink sockets, is memory that no limit counts, AF_VSOCK reaches
+    // the hypervisor, and the rest is attack surface.
+    set(libc::SYS_socket, Action::Families(&[1, 2, 10], 16));
+    set(libc::SYS_socketpair, Action::AllowIfArg0(&[1]));
+    // The host's reserved huge pages, which no limit counts either: as of a kernel that has none left.
+    let huge = |arg, bits, errno| Action::ErrnoIfArgHas { arg, bits, errno };
+    set(libc::SYS_mmap, huge(3, MAP_HUGETLB, libc::ENOMEM));
+    set(libc::SYS_memfd_create, huge(1, MFD_HUGETLB, libc::EINVAL));
+    set(libc::SYS_shmget, huge(2, SHM_HUGETLB, libc::ENOMEM));
     // Contexts of all sandboxes and of the host count against one number of the host's (fs.aio-max-nr). Programs that
     // would use them do without where the kernel has none.
     set(libc::SYS_io_setup, Action::Errno(libc::ENOSYS));
     // PER_LINUX, PER_LINUX32, UNAME26, both, and the query.
     set(libc::SYS_personality, Action::AllowIfArg0(&[0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff]));
+    // At 1 the kernel starts no handler of cores; at 0 it would (see RLIMITS of the launcher's child).
+    set(libc::SYS_prlimit64, Action::NothingIfItSets(RLIMIT_CORE));
+    #[cfg(target_arch = "x86_64")]
+    set(libc::SYS_setrlimit, Action::NothingIfArg0(RLIMIT_CORE));
     set(libc::SYS_clone, Action::AllowIfArg0Lacks(NAMESPACES));
     set(libc::SYS_clone3, Action::Errno(libc::ENOSYS));
 
@@ -96,9 +113,9 @@ const ALLOWED: &[i64] = &[
     libc::SYS_io_submit, libc::SYS_kill, libc::SYS_landlock_add_rule, libc::SYS_landlock_create_ruleset,
     libc::SYS_landlock_restrict_self, libc::SYS_lgetxattr, libc::SYS_linkat, libc::SYS_listen,
     libc::SYS_listxattr, libc::SYS_llistxattr, libc::SYS_lremovexattr, libc::SYS_lseek, libc::SYS_lsetxattr,
-    libc::SYS_madvise, libc::SYS_membarrier, libc::SYS_memfd_create, libc::SYS_memfd_secret, libc::SYS_mincore,
+    libc::SYS_madvise, libc::SYS_membarrier, libc::SYS_memfd_secret, libc::SYS_mincore,
     libc::SYS_mkdirat, libc::SYS_mknodat, libc::SYS_mlock, libc::SYS_mlock2, libc::SYS_mlockall,
-    libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_mq_getsetattr, libc::SYS_mq_notify, libc::SYS_mq_open,
+    libc::SYS_mprotect, libc::SYS_mq_getsetattr, libc::SYS_mq_notify, libc::SYS_mq_open,
     libc::SYS_mq_timedreceive, libc::SYS_mq_timedsend, libc::SYS_mq_unlink, libc::SYS_mremap, libc::SYS_msgctl,
     libc::SYS_msgget, libc::SYS_msgrcv, libc::SYS_msgsnd, libc::SYS_msync, libc::SYS_munlock,
     libc::SYS_munlockall, libc::SYS_munmap, libc::SYS_name_to_handle_at, libc::SYS_nanosleep,
@@ -121,7 +138,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_setgid, libc::SYS_setgroups, libc::SYS_setitimer, libc::SYS_setpgid, libc::SYS_setpriority,
     libc::SYS_setregid, libc::SYS_setresgid, libc::SYS_setresuid, libc::SYS_setreuid,
     libc::SYS_set_robust_list, libc::SYS_setsid, libc::SYS_setsockopt, libc::SYS_set_tid_address,
-    libc::SYS_setuid, libc::SYS_setxattr, libc::SYS_shmat, libc::SYS_shmctl, libc::SYS_shmdt, libc::SYS_shmget,
+    libc::SYS_setuid, libc::SYS_setxattr, libc::SYS_shmat, libc::SYS_shmctl, libc::SYS_shmdt, 
     libc::SYS_shutdown, libc::SYS_sigaltstack, libc::SYS_signalfd4, libc::SYS_splice,
     libc::SYS_statfs, libc::SYS_statx, libc::SYS_symlinkat, libc::SYS_sync, libc::SYS_sync_file_range,
     libc::SYS_syncfs, libc::SYS_sysinfo, libc::SYS_tee, libc::SYS_tgkill, libc::SYS_timer_create,
@@ -193,11 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn there_are_four_families_of_sockets() {
-        for nr in [libc::SYS_socket, libc::SYS_socketpair] {
-            assert_eq!(action(nr), Action::AllowIfArg0(&[1, 2, 10, 16]));
-        }
+    fn what_no_limit_counts_is_refused() {
+        assert_eq!(action(libc::SYS_socket), Action::Families(&[1, 2, 10], 16));
+        assert_eq!(action(libc::SYS_socketpair), Action::AllowIfArg0(&[1]));
         assert_eq!(action(libc::SYS_io_setup), Action::Errno(libc::ENOSYS));
+        for nr in [libc::SYS_mmap, libc::SYS_memfd_create, libc::SYS_shmget] {
+            assert!(matches!(action(nr), Action::ErrnoIfArgHas { .. }), "{nr}");
+        }
     }
 
     #[test]
