@@ -92,9 +92,17 @@ impl LauncherProcess {
         Ok(Self { socket, no_images, gone: Some(gone) })
     }
 
-    /// Asks for slot `slot`, which will answer over the other end of `slot_socket`.
-    pub(super) async fn make_slot(&self, slot: u32, slot_socket: OwnedFd) -> Result<(), LauncherError> {
-        Ok(self.socket.send(&LauncherCommand::MakeSlot { slot }, &[slot_socket.as_fd()]).await?)
+    /// Asks for slot `slot`, which will answer over the other end of `slot_socket`. The lock on its ids is held by the
+    /// launcher from then on.
+    pub(super) async fn make_slot(
+        &self,
+        slot: u32,
+        slot_socket: OwnedFd,
+        lock: Option<OwnedFd>,
+    ) -> Result<(), LauncherError> {
+        let fds: Vec<_> =
+            std::iter::once(slot_socket.as_fd()).chain(lock.as_ref().map(|fd| fd.as_fd())).collect();
+        Ok(self.socket.send(&LauncherCommand::MakeSlot { slot }, &fds).await?)
     }
 
     /// Ends it and waits until it has cleared up and is gone.

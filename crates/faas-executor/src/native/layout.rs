@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How many slots there can be: as many as ranges of ids fit between [`FIRST_ID`] and 2^31.
-pub(crate) const MAX_SLOTS: u32 = 4095;
+/// How many slots there can be on one host: as many whole blocks of ranges as fit between [`FIRST_ID`] and 2^31.
+pub(crate) const MAX_SLOTS: u32 = 4032;
 
 /// The first id of the first slot's range on the host.
 const FIRST_ID: u32 = 0x7000_0000;

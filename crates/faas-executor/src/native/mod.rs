@@ -6,6 +6,7 @@ mod connect;
 mod disk;
 mod executor;
 mod host_image;
+mod id_blocks;
 pub mod launcher;
 mod launcher_process;
 pub(crate) mod layout;

@@ -27,10 +27,10 @@ impl Numbers {
         Self { taken: BTreeMap::new(), reserved }
     }
 
-    /// Takes the lowest free number below `end` for the server.
-    pub(super) fn take(&mut self, end: u32) -> Option<u32> {
+    /// Takes the first free number of these for the server.
+    pub(super) fn take(&mut self, from: impl IntoIterator<Item = u32>) -> Option<u32> {
         let free = |number: &u32| !self.taken.contains_key(number) && !self.reserved.contains(number);
-        let number = (0..end).find(free)?;
+        let number = from.into_iter().find(free)?;
         self.taken.insert(number, Holders { server: true, launcher: None });
         Some(number)
     }
@@ -80,38 +80,38 @@ mod tests {
     fn a_number_is_free_when_both_sides_are_done_with_it_in_whatever_order() {
         for server_first in [true, false] {
             let mut numbers = Numbers::new(vec![0]);
-            assert_eq!(numbers.take(3), Some(1));
+            assert_eq!(numbers.take(0..3), Some(1));
             numbers.given_to_launcher(1, 7);
             if server_first {
                 numbers.left_by_server(1);
             } else {
                 numbers.left_by_launcher(1, 7);
             }
-            assert_eq!(numbers.take(2), None, "half of it is still held");
+            assert_eq!(numbers.take(0..2), None, "half of it is still held");
             numbers.left_by_server(1);
             numbers.left_by_launcher(1, 7);
-            assert_eq!(numbers.take(2), Some(1));
+            assert_eq!(numbers.take(0..2), Some(1));
         }
     }
 
     #[test]
     fn what_another_launcher_says_does_not_free_it() {
         let mut numbers = Numbers::new(vec![]);
-        assert_eq!(numbers.take(1), Some(0));
+        assert_eq!(numbers.take(0..1), Some(0));
         numbers.given_to_launcher(0, 1);
         numbers.left_by_server(0);
         numbers.left_by_launcher(0, 2);
-        assert_eq!(numbers.take(1), None);
+        assert_eq!(numbers.take(0..1), None);
         assert_eq!(numbers.orphans_of(1), [0]);
         numbers.left_by_launcher(0, 1);
-        assert_eq!(numbers.take(1), Some(0));
+        assert_eq!(numbers.take(0..1), Some(0));
     }
 
     #[test]
     fn a_slot_that_no_launcher_heard_of_is_the_servers_alone() {
         let mut numbers = Numbers::new(vec![]);
-        assert_eq!(numbers.take(1), Some(0));
+        assert_eq!(numbers.take(0..1), Some(0));
         numbers.left_by_server(0);
-        assert_eq!(numbers.take(1), Some(0));
+        assert_eq!(numbers.take(0..1), Some(0));
     }
 }

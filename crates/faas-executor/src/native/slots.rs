@@ -1,6 +1,7 @@
 //! The server's slots: which stand ready, who waits for one, which numbers are taken.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,9 +9,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cgroup::{CgroupHost, SlotCgroup};
+use super::id_blocks::{self, IdBlocks};
 use super::launcher::message::SlotReply;
 use super::launcher_process::{LauncherConfig, LauncherError, LauncherProcess, Notice};
-use super::layout::MAX_SLOTS;
+use super::layout::{IdMode, MAX_SLOTS};
 use super::numbers::Numbers;
 use super::socket::Socket;
 
@@ -40,7 +42,7 @@ const TRIM_PERIOD: Duration = Duration::from_secs(10);
 pub(super) enum SlotError {
     #[error(transparent)]
     Launcher(#[from] LauncherError),
-    #[error("all {MAX_SLOTS} slots are in use")]
+    #[error("all slots of this host are in use")]
     Exhausted,
     #[error("cannot park a slot: {0}")]
     Park(super::launcher::Failure),
@@ -52,7 +54,7 @@ pub(super) enum SlotError {
     Closed,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// The last one given back is claimed first, so that the surplus of a burst stays at the front.
     idle: Vec<Slot>,
@@ -64,7 +66,27 @@ struct State {
     /// How many could not be parked since the last that could.
     failed_in_a_row: u32,
     numbers: Numbers,
+    blocks: IdBlocks,
     closed: bool,
+}
+
+impl State {
+    /// A number for another slot.
+    fn take_number(&mut self) -> Option<u32> {
+        loop {
+            if let Some(number) = self.numbers.take(self.blocks.numbers()) {
+                return Some(number);
+            }
+            match self.blocks.take_another() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => {
+                    tracing::error!(%error, "cannot take another block of ids");
+                    return None;
+                }
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +121,10 @@ impl Slots {
         spare: usize,
         reserved: &[(u64, u64)],
     ) -> Result<Arc<Self>, LauncherError> {
+        let blocks = match config.setup.ids {
+            IdMode::OwnRanges => IdBlocks::locked(Path::new(id_blocks::DIR)).map_err(LauncherError::Talk)?,
+            IdMode::OfUser { .. } => IdBlocks::unlocked(),
+        };
         let is_reserved = |slot: &u32| {
             let ids = config.setup.ids.of_slot(*slot);
             reserved.iter().any(|(start, count)| ids.overlaps(*start, *count))
@@ -109,7 +135,16 @@ impl Slots {
             config,
             cgroups,
             spare,
-            state: Mutex::new(State { numbers, ..State::default() }),
+            state: Mutex::new(State {
+                idle: Vec::new(),
+                fewest_idle: 0,
+                waiters: VecDeque::new(),
+                making: 0,
+                failed_in_a_row: 0,
+                numbers,
+                blocks,
+                closed: false,
+            }),
             launcher: tokio::sync::Mutex::default(),
             current: AtomicU64::new(0),
             broken: Mutex::default(),
@@ -173,7 +208,7 @@ impl Slots {
         let mut state = self.state();
         state.waiters.retain(|waiter| !waiter.is_closed());
         while !state.closed && state.making + state.idle.len() < self.spare.max(state.waiters.len()) {
-            let Some(number) = state.numbers.take(MAX_SLOTS) else {
+            let Some(number) = state.take_number() else {
                 if let Some(waiter) = state.waiters.pop_front() {
                     answer(waiter, Err(SlotError::Exhausted));
                     continue;
@@ -222,8 +257,13 @@ impl Slots {
             }
             self.ensure_launcher(&mut launcher).await?;
             let Some(process) = &launcher.process else { return Err(LauncherError::Ended.into()) };
-            self.state().numbers.given_to_launcher(number, launcher.count);
-            if let Err(error) = process.make_slot(number, there).await {
+            let lock = {
+                let mut state = self.state();
+                state.numbers.given_to_launcher(number, launcher.count);
+                state.blocks.lock_of(number).map(|lock| lock.try_clone_to_owned()).transpose()
+            };
+            let lock = lock.map_err(LauncherError::Talk)?;
+            if let Err(error) = process.make_slot(number, there, lock).await {
                 // It has heard nothing of it.
                 self.state().numbers.left_by_launcher(number, launcher.count);
                 return Err(error.into());

@@ -29,7 +29,8 @@ pub(crate) enum LauncherCommand {
     SetUp(LauncherSetup),
     /// The ids that [`LauncherEvent::WantsIds`] asked for are there.
     IdsMapped,
-    /// Make slot `slot`; the descriptor beside it becomes the slot's socket.
+    /// Make slot `slot`; the descriptor beside it becomes the slot's socket. A second one is the lock on its ids, to be
+    /// kept for as long as the launcher lives.
     MakeSlot {
         /// Its number; not in use.
         slot: u32,

@@ -23,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, WaitOptions};
 
 use super::cgroup::{CgroupHost, SlotCgroup};
+use super::id_blocks::BLOCK;
 use super::layout::{IdMode, store_map_line};
 use super::seccomp;
 use super::sys::{self, Fork};
@@ -58,6 +59,8 @@ struct Launcher {
     slots: BTreeMap<i32, u32>,
     /// Slots whose processes are gone and whose cgroups are not yet, with the attempts at each.
     clearing: BTreeMap<u32, u32>,
+    /// On the blocks of ids that its slots are of.
+    locks: BTreeMap<u32, OwnedFd>,
 }
 
 fn run() -> io::Result<()> {
@@ -90,6 +93,7 @@ fn run() -> io::Result<()> {
         seccomp,
         slots: BTreeMap::new(),
         clearing: BTreeMap::new(),
+        locks: BTreeMap::new(),
     };
     send(&launcher.server, &LauncherEvent::Ready { no_images }, &[])?;
     launcher.serve()
@@ -142,9 +146,18 @@ impl Launcher {
                 Ok(Turn::ServerGone) => break Ok(()),
                 Ok(Turn::Slot { number, socket, cgroup }) => {
                     // The launcher's descriptors are not the slot's.
-                    let Self { ids, template, seccomp, server, children, cgroups, slots: _, clearing: _ } =
-                        self;
-                    drop((server, children, cgroups));
+                    let Self {
+                        ids,
+                        template,
+                        seccomp,
+                        server,
+                        children,
+                        cgroups,
+                        slots: _,
+                        clearing: _,
+                        locks,
+                    } = self;
+                    drop((server, children, cgroups, locks));
                     Slot { number, socket, ids, cgroup, template, seccomp }.run()
                 }
                 Err(error) => break Err(error),
@@ -216,9 +229,13 @@ impl Launcher {
     }
 
     fn make_slot(&mut self, slot: u32, fds: Vec<OwnedFd>) -> io::Result<Turn> {
-        let Some(socket) = fds.into_iter().next() else {
+        let mut fds = fds.into_iter();
+        let Some(socket) = fds.next() else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a slot without a socket"));
         };
+        if let Some(lock) = fds.next() {
+            self.locks.entry(slot / BLOCK).or_insert(lock);
+        }
         let cgroup = self.cgroups.as_ref().map(|cgroups| SlotCgroup::make(cgroups, slot)).transpose();
         let forked = cgroup
             .map_err(|error| Failure::at("make cgroups", &error))
