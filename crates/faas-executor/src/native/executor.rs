@@ -19,6 +19,7 @@ use super::launcher_process::LauncherConfig;
 use super::layout::{self, IdMode};
 use super::slots::{Slot, SlotError, Slots};
 use super::subordinate::Subordinate;
+use super::watchdog::{Watchdog, Watched};
 use super::{connect, host_image, socket};
 use crate::agent_binary::{agent_binary, agent_digest};
 use crate::data_dir::DataDir;
@@ -38,6 +39,7 @@ pub struct NativeHandle {
     pidfd: OwnedFd,
     /// The room of its disk, where it has one.
     _disk: Option<Arc<Promise>>,
+    watched: Arc<Watched>,
 }
 
 /// Makes native sandboxes.
@@ -49,6 +51,7 @@ pub struct NativeExecutor {
     /// What a sandbox has for ids.
     ids: IdSupport,
     disks: DiskSupport,
+    watchdog: Watchdog,
 }
 
 /// Which ids sandboxes have, for capabilities.
@@ -141,7 +144,9 @@ impl NativeExecutor {
                 Err(reason) => DiskSupport::None(reason),
             },
         };
-        Ok(Self { slots, cgroups, ids, disks })
+        let watchdog = Watchdog::default();
+        tokio::spawn(watchdog.clone().run());
+        Ok(Self { slots, cgroups, ids, disks, watchdog })
     }
 
     /// Ends the launcher and all slots, and removes what the gateway has on the host.
@@ -217,12 +222,19 @@ impl NativeExecutor {
         };
         let (agent, there) = sockets()
             .map_err(|source| SandboxError::Create { step: "make a socket pair".to_owned(), source })?;
-        match self.order(&slot, spec, there).await {
-            Ok((init_pid, pidfd, disk)) => Ok(SandboxHandle {
+        let made = self.order(&slot, spec, there).await.and_then(|(init_pid, pidfd, disk)| {
+            let again = pidfd
+                .try_clone()
+                .map_err(|source| SandboxError::Create { step: "watch a sandbox".to_owned(), source })?;
+            let watched = self.watchdog.watch(init_pid, again, spec.limits.memory_bytes);
+            Ok((init_pid, pidfd, disk, watched))
+        });
+        match made {
+            Ok((init_pid, pidfd, disk, watched)) => Ok(SandboxHandle {
                 id: spec.id.clone(),
                 image,
                 agent: Some(agent),
-                backend: BackendHandle::Native(NativeHandle { slot, init_pid, pidfd, _disk: disk }),
+                backend: BackendHandle::Native(NativeHandle { slot, init_pid, pidfd, _disk: disk, watched }),
             }),
             Err(error) => {
                 // Nothing is known of what the slot holds now.
@@ -534,12 +546,13 @@ impl SandboxExecutor for NativeExecutor {
 
     async fn account(&self, sandbox: &SandboxHandle) -> Result<Account, SandboxError> {
         let BackendHandle::Native(handle) = &sandbox.backend;
+        let killed = handle.watched.was_killed();
         match &handle.slot.cgroup {
             Some(cgroup) => {
-                let oom_killed = cgroup.oom_kills().map_err(cgroup_error)? > 0;
+                let oom_killed = killed || cgroup.oom_kills().map_err(cgroup_error)? > 0;
                 Ok(Account { oom_killed, usage: cgroup.usage() })
             }
-            None => Ok(Account::default()),
+            None => Ok(Account { oom_killed: killed, ..Account::default() }),
         }
     }
 

@@ -16,6 +16,7 @@ mod slots;
 pub(crate) mod socket;
 pub(crate) mod subordinate;
 pub(crate) mod sys;
+mod watchdog;
 
 pub(crate) use executor::{NativeConfig, NativeStartError};
 pub use executor::{NativeExecutor, NativeHandle};

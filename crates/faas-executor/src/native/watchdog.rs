@@ -1,0 +1,121 @@
+//! Memory that the kernel holds for a sandbox and counts against no cgroup: answers in netlink sockets that nobody reads.
+//! No limit keeps a program from opening ever more of them, and without any it could not list its interfaces. So what
+//! each sandbox has in them is looked at now and then, and one that has too much is killed, as if by the kernel for want of
+//! memory.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+/// How often it is looked.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// The part of its memory limit that a sandbox may have in such sockets besides, and the least.
+const SHARE: u64 = 4;
+const LEAST_BYTES: u64 = 8 << 20;
+
+/// A sandbox that is looked at for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Watched {
+    init_pid: u32,
+    pidfd: OwnedFd,
+    most_bytes: u64,
+    killed: AtomicBool,
+}
+
+impl Watched {
+    /// Whether it was killed for what it had.
+    pub(super) fn was_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+
+    fn look(&self) {
+        let path = format!("/proc/{}/net/netlink", self.init_pid);
+        // One that cannot be read is over.
+        let Ok(text) = fs::read_to_string(path) else { return };
+        let bytes = bytes_held(&text);
+        if bytes <= self.most_bytes || self.was_killed() {
+            return;
+        }
+        tracing::warn!(
+            init_pid = self.init_pid,
+            bytes,
+            "a sandbox holds too much in netlink sockets and is killed"
+        );
+        self.killed.store(true, Ordering::Relaxed);
+        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => tracing::error!(%error, "it could not be killed"),
+        }
+    }
+}
+
+/// The sum of the columns Rmem and Wmem (net/netlink/af_netlink.c, `netlink_native_seq_show`).
+fn bytes_held(text: &str) -> u64 {
+    let of_line = |line: &str| {
+        let mut fields = line.split_whitespace().skip(4);
+        let (read, written): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        Some(read.saturating_add(written))
+    };
+    text.lines().filter_map(of_line).fold(0, u64::saturating_add)
+}
+
+/// Looks at all sandboxes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watchdog(Arc<Mutex<Vec<Weak<Watched>>>>);
+
+impl Watchdog {
+    /// Begins to look at a sandbox.
+    pub(super) fn watch(&self, init_pid: u32, pidfd: OwnedFd, memory_bytes: u64) -> Arc<Watched> {
+        let most_bytes = (memory_bytes / SHARE).max(LEAST_BYTES);
+        let watched = Arc::new(Watched { init_pid, pidfd, most_bytes, killed: AtomicBool::new(false) });
+        self.list().push(Arc::downgrade(&watched));
+        watched
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Watched>>> {
+        // No code panics while it holds the lock halfway through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks again and again, until nobody else has this watchdog.
+    pub(super) async fn run(self) {
+        while Arc::strong_count(&self.0) > 1 {
+            tokio::time::sleep(PERIOD).await;
+            let watched: Vec<_> = {
+                let mut list = self.list();
+                list.retain(|watched| watched.strong_count() > 0);
+                list.iter().filter_map(Weak::upgrade).collect()
+            };
+            if watched.is_empty() {
+                continue;
+            }
+            let looked =
+                tokio::task::spawn_blocking(move || watched.iter().for_each(|watched| watched.look()));
+            if let Err(error) = looked.await {
+                tracing::error!(%error, "looking at sandboxes failed");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes_held;
+
+    #[test]
+    fn what_waits_in_all_sockets_is_added_up() {
+        let text = "\
+sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode
+0000000000000000 0   4123       00000000 212480   0        0     2        936      10561
+0000000000000000 0   0          00000000 0        0        0     2        0        21
+0000000000000000 15  7          00000000 768      256      0     2        0        22
+";
+        assert_eq!(bytes_held(text), 212_480 + 768 + 256);
+        assert_eq!(bytes_held(""), 0);
+    }
+}
