@@ -9,7 +9,8 @@ usage() {
   cat <<'TEXT'
 Usage: ./run-tests.sh [--long] [--only STEP]... [--list] [--help]
 
-  --long       the long forms: 300 s of soak, 60 s for each fuzz target, 10,000 executions under ab
+  --long       the long forms: 300 s of soak, 60 s for each fuzz target, 10,000 executions under ab, and the
+               end-to-end tests once more in a virtual machine with cgroup v2
   --only STEP  this step alone (may be given again); `provision` and what a step stands on run first
   --list       the steps, one a line
 
@@ -42,6 +43,7 @@ steps=(
   'ab         server  Apache Bench as in docs/load-testing.md'
   'stop       -       the server ends cleanly on SIGTERM'
   'fuzz       -       a short run of each fuzz target'
+  'qemu       release the end-to-end tests in a virtual machine with cgroup v2 (with --long only)'
   'soak       release the server under load: no failed answer, no growth, nothing left'
   'leaks      -       nothing of all this is left on the machine'
 )
@@ -171,6 +173,14 @@ step_docs() {
 step_ab() { within 300 scripts/ab.sh; }
 
 step_fuzz() { scripts/fuzz.sh "$fuzz_seconds"; }
+
+step_qemu() {
+  if [ -z "$long" ]; then
+    echo "only with --long"
+    return
+  fi
+  within 7200 scripts/qemu-tests.sh "$cache" "$venv" "$FAAS_GATEWAY_BIN"
+}
 
 step_soak() {
   within $((soak_seconds + 120)) "$CARGO_TARGET_DIR/release/faas-bench" run growth --seconds "$soak_seconds" \
