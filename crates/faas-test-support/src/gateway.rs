@@ -28,11 +28,11 @@ const SHOWN_LOG_BYTES: usize = 8_000;
 const PATIENCE: Duration = Duration::from_secs(100);
 
 /// The lock that gateways of tests share, whatever process they are started from, and that one which wants to be alone
-/// has for itself: there are things of which the whole machine has little (pseudo-terminals), and slots of the same
-/// number have the same ids in all gateways.
+/// has for itself: there are things of which the whole machine has little (pseudo-terminals). It is on the directory of
+/// temporary files itself, so that nothing is left of it.
 fn lock(alone: bool) -> File {
-    let path = std::env::temp_dir().join("faas-tests.lock");
-    let opened = File::options().create(true).append(true).open(&path);
+    let path = std::env::temp_dir();
+    let opened = File::open(&path);
     let file = opened.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     if !alone {
         file.lock_shared().unwrap_or_else(|error| panic!("lock {}: {error}", path.display()));
