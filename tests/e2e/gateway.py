@@ -66,7 +66,7 @@ class Gateway:
         command = [str(program()), "--listen", "127.0.0.1:0", "--data-dir", str(self.data_dir), *arguments]
         if user is not None:
             os.chown(self.data_dir, user.uid, user.gid)
-            command = user.command([readable(program(), user), *command[1:]])
+            command = user.command([readable(program(), user), *command[1:]], unit=self.data_dir.name)
         self.log = Path(tempfile.mkstemp(prefix="faas-e2e-", suffix=".log")[1])
         self._lines: Queue[str | None] = Queue()
         with self.log.open("wb") as log:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
 import secrets
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import leftovers
 import needs
 
 
@@ -25,18 +27,22 @@ class User:
     gid: int
     home: Path
     cgroup: Path | None = None
-    """A cgroup below which each command is started in one of its own, which is delegated to the user."""
+    """A cgroup below which each unit has one of its own, which is delegated to the user."""
 
-    def command(self, command: list[str]) -> list[str]:
-        """The command, run as this user with nothing of root's."""
+    def command(self, command: list[str], unit: str) -> list[str]:
+        """The command, run as this user with nothing of root's, as the one process of a unit.
+
+        A unit that is started again finds its cgroup empty, as a service manager has it.
+        """
         if self.cgroup is not None:
-            own = self.cgroup / secrets.token_hex(4)
+            own = self.cgroup / unit
+            trim(own)
             own.mkdir()
             for path in (own, *(own / f"cgroup.{name}" for name in ("procs", "subtree_control", "threads"))):
                 os.chown(path, self.uid, self.gid)
             enter = f'echo $$ > {own}/cgroup.procs && exec "$@"'
             plain = User(self.name, self.uid, self.gid, self.home)
-            return ["/bin/sh", "-c", enter, "sh", *plain.command(command)]
+            return ["/bin/sh", "-c", enter, "sh", *plain.command(command, unit)]
         return ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--init-groups", "--", *command]
 
 
@@ -67,6 +73,27 @@ def has_controllers() -> bool:
     return controllers.exists() and {"cpu", "memory", "pids"} <= set(controllers.read_text().split())
 
 
+def trim(cgroup: Path) -> None:
+    """Removes a cgroup with all below it, which may have processes in it that are about to end."""
+    held = leftovers.eventually(lambda: [str(left) for left in _below(cgroup) if not _is_removed(left)])
+    assert held == [], f"processes are left in {held}"
+
+
+def _below(cgroup: Path) -> list[Path]:
+    """The cgroup and those below it, the deepest first."""
+    return [Path(root) for root, _, _ in os.walk(cgroup, topdown=False)]
+
+
+def _is_removed(cgroup: Path) -> bool:
+    try:
+        cgroup.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def delegate(user: User) -> Iterator[User]:
     """Has the user's commands started in cgroups that are delegated to it (cgroup-v2.rst, "Delegation")."""
@@ -77,5 +104,4 @@ def delegate(user: User) -> Iterator[User]:
             (above / "cgroup.subtree_control").write_text("+cpu +memory +pids")
         yield User(user.name, user.uid, user.gid, user.home, cgroup)
     finally:
-        for own in [*cgroup.glob("*/"), cgroup]:
-            own.rmdir()
+        trim(cgroup)
