@@ -115,6 +115,7 @@ mod tests {
             stdout_truncated: false,
             stderr_truncated: false,
             duration_us: 0,
+            oom_kills: None,
         }
     }
 

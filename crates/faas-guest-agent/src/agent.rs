@@ -11,6 +11,7 @@ use rustix::process::{Resource, WaitOptions};
 
 use crate::connection::{Closed, Connection};
 use crate::execution::{Execution, State};
+use crate::keeper::Link;
 use crate::sys;
 
 /// Where the gateway finds the agent.
@@ -54,8 +55,8 @@ enum Source {
     Stdin(usize),
 }
 
-/// Serves until the process ends.
-pub(crate) fn run(first: Option<OwnedFd>) -> ! {
+/// Serves until the process ends. `first` is a connection that is there already: a socket, or two ends of pipes.
+pub(crate) fn run(first: Option<(OwnedFd, Option<OwnedFd>)>, link: Link) -> ! {
     let Ok(children) = sys::child_events() else { sys::exit(1) };
     let mut agent = Agent {
         listener: None,
@@ -67,17 +68,19 @@ pub(crate) fn run(first: Option<OwnedFd>) -> ! {
         executions: Vec::new(),
         buffer: Vec::with_capacity(BUFFER_BYTES),
     };
-    if let Some(first) = first {
-        agent.greet(first);
+    if let Some((input, output)) = first {
+        agent.greet(input, output);
         // The first order is usually there already: the gateway does not wait for the greeting.
         agent.serve_client(1);
     }
-    agent.listener = listen();
-    if agent.listener.is_none() && agent.clients.is_empty() {
-        // Nobody can reach it: perhaps the next one can.
-        sys::exit(1);
+    if link == Link::Socket {
+        agent.listener = listen();
     }
     loop {
+        if agent.listener.is_none() && agent.clients.is_empty() {
+            // Nobody can reach it: perhaps the next one can.
+            sys::exit(1);
+        }
         agent.turn();
     }
 }
@@ -120,8 +123,12 @@ impl Agent {
                 if !self.is_held_back(client.id) {
                     flags |= PollFlags::IN;
                 }
-                if client.has_output() {
-                    flags |= PollFlags::OUT;
+                match client.output() {
+                    Some(output) if client.has_output() => {
+                        add(Source::Client(client.id), output, PollFlags::OUT);
+                    }
+                    None if client.has_output() => flags |= PollFlags::OUT,
+                    _ => {}
                 }
                 add(Source::Client(client.id), client.as_fd(), flags);
             }
@@ -219,14 +226,14 @@ impl Agent {
         };
         // A peer outside of this PID namespace has no PID in it. Everybody inside is refused.
         if sys::peer_pid(&socket).is_ok_and(|pid| pid == 0) {
-            self.greet(socket);
+            self.greet(socket, None);
         }
     }
 
-    fn greet(&mut self, socket: OwnedFd) {
+    fn greet(&mut self, input: OwnedFd, output: Option<OwnedFd>) {
         let id = self.next_client;
         self.next_client += 1;
-        if let Ok(mut client) = Connection::new(id, socket)
+        if let Ok(mut client) = Connection::new(id, input, output)
             && client.flush().is_ok()
         {
             self.clients.insert(id, client);

@@ -17,7 +17,10 @@ const KEPT_OUTPUT_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: u64,
-    socket: OwnedFd,
+    /// A socket, or a pipe to read from where there is an `output`.
+    input: OwnedFd,
+    /// The pipe to write to, where it is not the same.
+    output: Option<OwnedFd>,
     decoder: Decoder,
     out: Vec<u8>,
     sent: usize,
@@ -29,10 +32,13 @@ pub(crate) struct Closed;
 
 impl Connection {
     /// Greets a client.
-    pub(crate) fn new(id: u64, socket: OwnedFd) -> io::Result<Self> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
-        let mut connection =
-            Self { id, socket, decoder: Decoder::new(MAX_REQUEST_PAYLOAD), out: Vec::new(), sent: 0 };
+    pub(crate) fn new(id: u64, input: OwnedFd, output: Option<OwnedFd>) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&input, true)?;
+        if let Some(output) = &output {
+            rustix::io::ioctl_fionbio(output, true)?;
+        }
+        let decoder = Decoder::new(MAX_REQUEST_PAYLOAD);
+        let mut connection = Self { id, input, output, decoder, out: Vec::new(), sent: 0 };
         let pid = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
         connection.queue(FrameKind::Hello, 0, &Hello { version: VERSION, pid });
         Ok(connection)
@@ -42,12 +48,15 @@ impl Connection {
     pub(crate) fn read(&mut self, buffer: &mut Vec<u8>) -> Result<Vec<Frame>, Closed> {
         buffer.clear();
         buffer.reserve(READ_BYTES);
-        let received = match rustix::net::recv(
-            &self.socket,
-            rustix::buffer::spare_capacity(buffer),
-            RecvFlags::DONTWAIT,
-        ) {
-            Ok((0, _)) => return Err(Closed),
+        let read = match &self.output {
+            None => {
+                let room = rustix::buffer::spare_capacity(buffer);
+                rustix::net::recv(&self.input, room, RecvFlags::DONTWAIT).map(|(read, _)| read)
+            }
+            Some(_) => rustix::io::read(&self.input, rustix::buffer::spare_capacity(buffer)),
+        };
+        let received = match read {
+            Ok(0) => return Err(Closed),
             Ok(_) => buffer,
             Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => return Ok(Vec::new()),
             Err(_) => return Err(Closed),
@@ -81,11 +90,21 @@ impl Connection {
         self.sent < self.out.len()
     }
 
-    /// Sends what the socket takes.
+    /// The pipe to write to, where it is not the same descriptor as the one to read from.
+    pub(crate) fn output(&self) -> Option<BorrowedFd<'_>> {
+        self.output.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Sends what the other side takes.
     pub(crate) fn flush(&mut self) -> Result<(), Closed> {
         while self.has_output() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match rustix::net::send(&self.socket, &self.out[self.sent..], flags) {
+            let rest = &self.out[self.sent..];
+            let written = match &self.output {
+                None => rustix::net::send(&self.input, rest, flags),
+                Some(output) => rustix::io::write(output, rest),
+            };
+            match written {
                 Ok(n) => self.sent += n,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -110,6 +129,6 @@ impl Connection {
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.input.as_fd()
     }
 }

@@ -13,6 +13,7 @@ use rustix::process::{Pid, WaitStatus};
 
 use crate::connection::Connection;
 use crate::files::{FileError, Target};
+use crate::oom;
 use crate::processes;
 use crate::program;
 use crate::spawn::{SpawnError, Stdio, spawn};
@@ -346,6 +347,7 @@ impl Running {
             stdout_truncated: stdout.truncated,
             stderr_truncated: stderr.truncated,
             duration_us: u64::try_from((ended - self.started).as_micros()).unwrap_or(u64::MAX).max(1),
+            oom_kills: oom::kills(),
         };
         if let Some(client) = client {
             client.queue(FrameKind::Exit, id, &report);

@@ -4,15 +4,24 @@ use std::process::ExitCode;
 
 use rustix::process::WaitOptions;
 
-use crate::{keeper, sys};
+use crate::keeper::{self, Link};
+use crate::sys;
 
-pub(crate) fn run() -> ExitCode {
+pub(crate) fn run(link: Link) -> ExitCode {
     // The launcher ignores some signals, and what is ignored stays so through exec: programs must not inherit it.
     sys::reset_signals();
+    if link == Link::Stdio && keeper::move_stdio().is_err() {
+        return ExitCode::FAILURE;
+    }
+    // A container's standard output and error are pipes to its engine, which are no program's business. Where there is
+    // no /dev/null they stay.
+    if sys::null_stdio().is_err() && link == Link::Stdio {
+        return ExitCode::FAILURE;
+    }
     // SAFETY: the process has one thread.
     let keeper = match unsafe { sys::fork() } {
         Ok(Some(pid)) => pid,
-        Ok(None) => keeper::run(),
+        Ok(None) => keeper::run(link),
         Err(_) => return ExitCode::FAILURE,
     };
     if sys::close_from(3).is_err() {

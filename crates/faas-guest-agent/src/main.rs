@@ -1,6 +1,6 @@
 //! The static program inside every sandbox.
 //!
-//! Started as `faas-guest-agent init` it becomes three processes, by fork and without another exec, so that they share
+//! Started as `faas-guest-agent init` or `init --stdio` it becomes three processes, by fork and without another exec, so that they share
 //! their pages: [`init`], PID 1, which reaps; [`keeper`], the root of what a checkpoint holds; [`agent`], which serves
 //! the gateway. It trusts nothing in the sandbox and needs nothing of it: no libraries, no shell, no files.
 
@@ -10,6 +10,7 @@ mod execution;
 mod files;
 mod init;
 mod keeper;
+mod oom;
 mod processes;
 mod program;
 mod spawn;
@@ -18,11 +19,14 @@ mod users;
 
 use std::process::ExitCode;
 
+use keeper::Link;
+
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
-    match (args.next(), args.next()) {
-        (Some(verb), None) if verb == "init" => init::run(),
-        (Some(verb), None) if verb == "--version" => {
+    match (args.next(), args.next(), args.next()) {
+        (Some(verb), None, None) if verb == "init" => init::run(Link::Socket),
+        (Some(verb), Some(option), None) if verb == "init" && option == "--stdio" => init::run(Link::Stdio),
+        (Some(verb), None, None) if verb == "--version" => {
             println!(
                 "faas-guest-agent {} (protocol {})",
                 env!("CARGO_PKG_VERSION"),
@@ -32,7 +36,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "usage: faas-guest-agent init\nThe gateway starts it inside a sandbox; it is of no use elsewhere."
+                "usage: faas-guest-agent init [--stdio]\nThe gateway starts it inside a sandbox; it is of no use elsewhere."
             );
             ExitCode::from(64)
         }

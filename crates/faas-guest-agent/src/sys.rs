@@ -62,6 +62,18 @@ pub(crate) fn close_from(first: u32) -> io::Result<()> {
     }
 }
 
+/// Makes descriptor `to` a copy of `from`.
+pub(crate) fn dup_to(from: RawFd, to: RawFd) -> io::Result<()> {
+    // SAFETY: plain integers; what `to` was is nobody's: this happens before anything is opened.
+    if unsafe { libc::dup2(from, to) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Puts `/dev/null` in the place of standard input, output and error.
+pub(crate) fn null_stdio() -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    (0..=2).try_for_each(|target| dup_to(null.as_raw_fd(), target))
+}
+
 /// Takes over a descriptor by number, if it is open, and lets no program inherit it.
 pub(crate) fn take_fd(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: asks for the flags and fails when it is not open.

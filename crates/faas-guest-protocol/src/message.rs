@@ -164,6 +164,10 @@ pub struct ExitReport {
     pub stderr_truncated: bool,
     /// Wall time in microseconds from the start of the process until its end.
     pub duration_us: u64,
+    /// How many processes the kernel has killed for want of memory since the sandbox was made, where the agent can see
+    /// that. A gateway that can see it from outside does not ask.
+    #[serde(default)]
+    pub oom_kills: Option<u64>,
 }
 
 /// Why an execution could not be started.
