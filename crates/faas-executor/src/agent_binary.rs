@@ -1,5 +1,8 @@
 //! The guest agent's program, built by this crate's build script and carried in this one.
 
+#[cfg(any(feature = "docker", all(target_os = "linux", feature = "native")))]
+pub(crate) use install::install;
+
 /// The static program that runs inside every sandbox.
 #[must_use]
 pub const fn agent_binary() -> &'static [u8] {
@@ -10,6 +13,52 @@ pub const fn agent_binary() -> &'static [u8] {
 #[must_use]
 pub const fn agent_digest() -> &'static str {
     env!("FAAS_GUEST_AGENT_DIGEST")
+}
+
+#[cfg(any(feature = "docker", all(target_os = "linux", feature = "native")))]
+mod install {
+    use std::io;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::{Path, PathBuf};
+
+    use super::{agent_binary, agent_digest};
+    use crate::error::StartError;
+
+    fn at(path: &Path) -> impl FnOnce(io::Error) -> StartError + '_ {
+        move |source| StartError::Io { path: path.to_owned(), source }
+    }
+
+    /// Puts the guest agent's program where sandboxes find it: a directory named for its digest, with an empty directory
+    /// `run` beside it. Programs of earlier servers are removed: no sandbox of theirs is left.
+    pub(crate) fn install(parent: &Path) -> Result<PathBuf, StartError> {
+        let agents = parent.join("agent");
+        let dir = agents.join(agent_digest());
+        std::fs::create_dir_all(&agents).map_err(at(&agents))?;
+        for entry in std::fs::read_dir(&agents).map_err(at(&agents))? {
+            let path = entry.map_err(at(&agents))?.path();
+            if path != dir {
+                std::fs::remove_dir_all(&path).map_err(at(&path))?;
+            }
+        }
+        let (program, run) = (dir.join("agent"), dir.join("run"));
+        std::fs::create_dir_all(&run).map_err(at(&run))?;
+        for open in [&dir, &run] {
+            // Whatever the umask is: to sandboxes they are somebody else's, and they must come in.
+            std::fs::set_permissions(open, std::fs::Permissions::from_mode(0o755)).map_err(at(open))?;
+        }
+        let installed = match std::fs::read(&program) {
+            Ok(bytes) => bytes == agent_binary(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(at(&program)(error)),
+        };
+        if !installed {
+            let new = dir.join("agent.new");
+            std::fs::write(&new, agent_binary()).map_err(at(&new))?;
+            std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o555)).map_err(at(&new))?;
+            std::fs::rename(&new, &program).map_err(at(&program))?;
+        }
+        Ok(dir)
+    }
 }
 
 #[cfg(test)]

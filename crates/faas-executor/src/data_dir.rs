@@ -50,6 +50,12 @@ impl DataDir {
         &self.gateway_id
     }
 
+    /// Its path, without links.
+    #[cfg(feature = "docker")]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A directory of its own below the data directory, for root alone; made where it is missing.
     pub(crate) fn private(&self, name: &str) -> Result<PathBuf, StartError> {
         let path = self.path.join(name);

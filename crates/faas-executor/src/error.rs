@@ -1,7 +1,7 @@
 //! What the engine answers when it cannot do what was asked.
 
 use faas_guest_protocol::{AgentError, AgentErrorKind};
-use faas_types::ErrorCode;
+use faas_types::{ErrorCode, Runtime};
 
 use crate::engine::ExecutionOutcome;
 use crate::sandbox::SandboxError;
@@ -16,10 +16,10 @@ pub enum EngineError {
     #[error("cannot start the command: {0}")]
     Agent(#[from] AgentError),
     /// No runtime can do what was asked; one sentence for each says what is missing.
-    #[error("no runtime can do this: {reasons}")]
+    #[error("no runtime can do this: {}", join(refusals))]
     NoRuntime {
-        /// Each runtime with its reason.
-        reasons: String,
+        /// Each runtime with its refusal.
+        refusals: Vec<(Runtime, SandboxError)>,
     },
     /// More executions wait than the engine keeps in its queue.
     #[error("{waiting} executions are waiting already")]
@@ -41,17 +41,9 @@ pub enum EngineError {
 impl EngineError {
     /// The code of the public contract for this error.
     #[must_use]
-    pub const fn code(&self) -> ErrorCode {
+    pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Sandbox(error) => match error {
-                SandboxError::Unsupported(_) => ErrorCode::Unsupported,
-                SandboxError::RuntimeUnavailable { .. } => ErrorCode::RuntimeUnavailable,
-                SandboxError::ImageUnavailable { .. } => ErrorCode::ImageUnavailable,
-                SandboxError::Exhausted { .. } => ErrorCode::Overloaded,
-                SandboxError::NoSpace { .. } => ErrorCode::InsufficientStorage,
-                SandboxError::Lost { .. } => ErrorCode::SandboxLost,
-                SandboxError::Create { .. } | SandboxError::Io { .. } => ErrorCode::Internal,
-            },
+            Self::Sandbox(error) => code_of(error),
             Self::Agent(error) => match error.kind {
                 AgentErrorKind::WorkingDir
                 | AgentErrorKind::User
@@ -60,11 +52,38 @@ impl EngineError {
                 | AgentErrorKind::Limit => ErrorCode::InvalidRequest,
                 AgentErrorKind::BadRequest | AgentErrorKind::Internal => ErrorCode::Internal,
             },
-            Self::NoRuntime { .. } => ErrorCode::RuntimeUnavailable,
+            // A runtime that is there and refuses says more than one that is not there.
+            Self::NoRuntime { refusals } => refusals
+                .iter()
+                .map(|(_, refusal)| code_of(refusal))
+                .find(|code| *code != ErrorCode::RuntimeUnavailable)
+                .unwrap_or(ErrorCode::RuntimeUnavailable),
             Self::Overloaded { .. } | Self::ShuttingDown => ErrorCode::Overloaded,
             Self::Timeout { .. } => ErrorCode::ExecutionTimeout,
         }
     }
+}
+
+const fn code_of(error: &SandboxError) -> ErrorCode {
+    match error {
+        SandboxError::Unsupported(_) => ErrorCode::Unsupported,
+        SandboxError::RuntimeUnavailable { .. } => ErrorCode::RuntimeUnavailable,
+        SandboxError::ImageUnavailable { .. } => ErrorCode::ImageUnavailable,
+        SandboxError::Exhausted { .. } => ErrorCode::Overloaded,
+        SandboxError::NoSpace { .. } => ErrorCode::InsufficientStorage,
+        SandboxError::Lost { .. } => ErrorCode::SandboxLost,
+        SandboxError::Create { .. } | SandboxError::Io { .. } => ErrorCode::Internal,
+    }
+}
+
+fn join(refusals: &[(Runtime, SandboxError)]) -> String {
+    let said = refusals.iter().map(|(runtime, refusal)| match refusal {
+        // These name the runtime by themselves.
+        SandboxError::Unsupported(unsupported) => unsupported.to_string(),
+        SandboxError::RuntimeUnavailable { reason, .. } => format!("{runtime} is not available: {reason}"),
+        other => format!("{runtime}: {other}"),
+    });
+    said.collect::<Vec<_>>().join("; ")
 }
 
 /// Why the engine could not start.
@@ -87,4 +106,30 @@ pub enum StartError {
     /// A backend that was asked for by configuration cannot start.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+}
+
+#[cfg(test)]
+mod tests {
+    use faas_types::{ErrorCode, Runtime};
+
+    use super::{EngineError, SandboxError};
+
+    #[test]
+    fn without_a_runtime_each_says_why_and_one_that_is_there_decides_the_code() {
+        let absent = |runtime| {
+            let reason = "no socket".to_owned();
+            (runtime, SandboxError::RuntimeUnavailable { runtime, reason })
+        };
+        let image = SandboxError::ImageUnavailable { image: "x".into(), reason: "not here".into() };
+        let both =
+            EngineError::NoRuntime { refusals: vec![(Runtime::Native, image), absent(Runtime::Docker)] };
+        assert_eq!(both.code(), ErrorCode::ImageUnavailable);
+        let said = both.to_string();
+        assert!(
+            said.contains("native: image x") && said.contains("docker is not available: no socket"),
+            "{said}"
+        );
+        let none = EngineError::NoRuntime { refusals: vec![absent(Runtime::Docker)] };
+        assert_eq!(none.code(), ErrorCode::RuntimeUnavailable);
+    }
 }

@@ -5,6 +5,8 @@
 
 mod agent_binary;
 mod data_dir;
+#[cfg(feature = "docker")]
+pub mod docker;
 pub mod engine;
 pub mod error;
 pub mod guest;

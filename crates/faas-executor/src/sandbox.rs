@@ -133,8 +133,9 @@ pub struct SandboxHandle {
 /// What the kernel has counted in a sandbox since it was made, as far as its backend can tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Whether the kernel has killed a process of it for want of memory.
-    pub oom_killed: bool,
+    /// Whether the kernel has killed a process of it for want of memory; none where that cannot be seen from outside
+    /// the sandbox.
+    pub oom_killed: Option<bool>,
     /// What it has used.
     pub usage: Usage,
 }
@@ -142,6 +143,9 @@ pub struct Account {
 /// The part of a [`SandboxHandle`] that only its backend reads.
 #[derive(Debug)]
 pub enum BackendHandle {
+    /// A container.
+    #[cfg(feature = "docker")]
+    Docker(crate::docker::DockerHandle),
     /// A native sandbox.
     #[cfg(all(target_os = "linux", feature = "native"))]
     Native(crate::native::NativeHandle),
@@ -158,6 +162,11 @@ pub trait SandboxExecutor: Send + Sync {
 
     /// What it can do on this host, probed. Cheap after the first call.
     fn capabilities(&self) -> impl Future<Output = RuntimeCapabilities> + Send;
+
+    /// Whether it could make this sandbox, as far as that is known without making anything; where it could not, the
+    /// refusal is the one that [`SandboxExecutor::create`] would give. Capabilities alone do not tell: they do not name
+    /// the images. Cheap.
+    fn check(&self, spec: &SandboxSpec) -> impl Future<Output = Result<(), SandboxError>> + Send;
 
     /// Makes a sandbox in which the guest agent runs or is about to.
     fn create(&self, spec: &SandboxSpec) -> impl Future<Output = Result<SandboxHandle, SandboxError>> + Send;

@@ -8,7 +8,7 @@ use faas_gateway_server::run;
 
 fn main() -> ExitCode {
     // Before anything that could start a thread: the launcher forks.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", feature = "native"))]
     if is_launcher() {
         return faas_executor::native::launcher::main();
     }
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "native"))]
 fn is_launcher() -> bool {
     let mut args = std::env::args_os().skip(1);
     args.next().is_some_and(|first| first == faas_executor::native::launcher::ARGUMENT)

@@ -84,12 +84,16 @@ async fn serve(config: Config) -> Result<ExitCode, RunError> {
 
     let engine = Engine::start(EngineConfig {
         data_dir: config.data_dir.clone(),
+        #[cfg(feature = "docker")]
+        docker: config.docker.clone(),
         // This very program, even when its file has been replaced or removed meanwhile.
+        #[cfg(all(target_os = "linux", feature = "native"))]
         launcher_exe: "/proc/self/exe".into(),
         default_runtime: config.runtime,
         default_image: config.default_image.clone(),
         max_concurrent: config.max_concurrent,
         max_queued: config.max_queued,
+        #[cfg(all(target_os = "linux", feature = "native"))]
         native_slots: config.native_slots,
     })
     .await?;

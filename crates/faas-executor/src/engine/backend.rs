@@ -6,6 +6,8 @@ use faas_types::{LimitSupport, LimitsSupport, Runtime, RuntimeCapabilities, Runt
 
 use super::EngineConfig;
 use crate::data_dir::DataDir;
+#[cfg(feature = "docker")]
+use crate::docker::DockerExecutor;
 use crate::error::{EngineError, StartError};
 use crate::guest::AgentStream;
 #[cfg(all(target_os = "linux", feature = "native"))]
@@ -17,8 +19,10 @@ use crate::sandbox::{Account, SandboxError, SandboxExecutor, SandboxHandle, Sand
 pub(super) enum Backend<'a> {
     #[cfg(all(target_os = "linux", feature = "native"))]
     Native(&'a NativeExecutor),
+    #[cfg(feature = "docker")]
+    Docker(&'a DockerExecutor),
     /// Keeps the lifetime where no backend is built in.
-    #[cfg(not(all(target_os = "linux", feature = "native")))]
+    #[cfg(not(any(feature = "docker", all(target_os = "linux", feature = "native"))))]
     None(std::convert::Infallible, std::marker::PhantomData<&'a ()>),
 }
 
@@ -27,7 +31,9 @@ macro_rules! each {
         match $self {
             #[cfg(all(target_os = "linux", feature = "native"))]
             Backend::Native($backend) => $call,
-            #[cfg(not(all(target_os = "linux", feature = "native")))]
+            #[cfg(feature = "docker")]
+            Backend::Docker($backend) => $call,
+            #[cfg(not(any(feature = "docker", all(target_os = "linux", feature = "native"))))]
             Backend::None(never, _) => match never {},
         }
     };
@@ -36,6 +42,10 @@ macro_rules! each {
 impl Backend<'_> {
     pub(super) fn runtime(self) -> Runtime {
         each!(self, backend => backend.runtime())
+    }
+
+    async fn check(self, spec: &SandboxSpec) -> Result<(), SandboxError> {
+        each!(self, backend => backend.check(spec).await)
     }
 
     pub(super) async fn create(self, spec: &SandboxSpec) -> Result<SandboxHandle, SandboxError> {
@@ -64,62 +74,75 @@ impl Backend<'_> {
 pub(super) struct Backends {
     #[cfg(all(target_os = "linux", feature = "native"))]
     native: Result<NativeExecutor, String>,
+    /// Runs whether its engine is there or not.
+    #[cfg(feature = "docker")]
+    docker: Option<DockerExecutor>,
 }
 
-const NO_DOCKER: &str = "this version has no Docker backend";
 const NO_FIRECRACKER: &str = "this version has no Firecracker backend";
 
 impl Backends {
-    #[cfg(all(target_os = "linux", feature = "native"))]
+    #[cfg_attr(
+        not(any(feature = "docker", all(target_os = "linux", feature = "native"))),
+        expect(unused_variables, reason = "a build without backends starts none")
+    )]
     pub(super) async fn start(data_dir: &DataDir, config: &EngineConfig) -> Result<Self, StartError> {
-        let native = NativeConfig {
-            launcher_exe: config.launcher_exe.clone(),
-            spare_slots: config.native_slots,
-            images_dir: None,
-        };
-        let native = match NativeExecutor::start(data_dir, native).await {
-            Ok(executor) => Ok(executor),
-            Err(NativeStartError::Unavailable(reason)) => {
-                tracing::warn!(reason, "the native runtime is not available");
-                Err(reason)
-            }
-            Err(NativeStartError::Start(error)) => return Err(error),
-        };
-        Ok(Self { native })
-    }
-
-    #[cfg(not(all(target_os = "linux", feature = "native")))]
-    pub(super) async fn start(_data_dir: &DataDir, _config: &EngineConfig) -> Result<Self, StartError> {
-        Ok(Self {})
+        Ok(Self {
+            #[cfg(all(target_os = "linux", feature = "native"))]
+            native: start_native(data_dir, config).await?,
+            #[cfg(feature = "docker")]
+            docker: match config.docker.clone() {
+                Some(docker) => Some(DockerExecutor::start(data_dir, docker, config.max_concurrent)?),
+                None => None,
+            },
+        })
     }
 
     /// The backend of `runtime`, or why there is none.
-    fn get(&self, runtime: Runtime) -> Result<Backend<'_>, &str> {
+    pub(super) fn get(&self, runtime: Runtime) -> Result<Backend<'_>, SandboxError> {
+        let none =
+            |reason: &str| Err(SandboxError::RuntimeUnavailable { runtime, reason: reason.to_owned() });
         match runtime {
             #[cfg(all(target_os = "linux", feature = "native"))]
-            Runtime::Native => self.native.as_ref().map(Backend::Native).map_err(String::as_str),
+            Runtime::Native => match &self.native {
+                Ok(native) => Ok(Backend::Native(native)),
+                Err(reason) => none(reason),
+            },
             #[cfg(not(all(target_os = "linux", feature = "native")))]
-            Runtime::Native => Err("this build has no native backend"),
-            Runtime::Docker => Err(NO_DOCKER),
-            Runtime::Firecracker => Err(NO_FIRECRACKER),
+            Runtime::Native => none("this build has no native backend"),
+            #[cfg(feature = "docker")]
+            Runtime::Docker => match &self.docker {
+                Some(docker) => Ok(Backend::Docker(docker)),
+                None => none("it is switched off (docker_host is `none`)"),
+            },
+            #[cfg(not(feature = "docker"))]
+            Runtime::Docker => none("this build has no Docker backend"),
+            Runtime::Firecracker => none(NO_FIRECRACKER),
         }
     }
 
-    /// The backend that is asked for, or with `auto` the first that runs.
-    pub(super) fn choose(&self, choice: RuntimeChoice) -> Result<Backend<'_>, EngineError> {
+    /// The backend for a sandbox: the one that is named, which refuses by itself what it cannot do; or with `auto` the
+    /// first, in the order of [`Runtime::ALL`], that can do what is asked.
+    pub(super) async fn choose(
+        &self,
+        choice: RuntimeChoice,
+        spec: &SandboxSpec,
+    ) -> Result<Backend<'_>, EngineError> {
         if let Some(runtime) = named(choice) {
-            return self.get(runtime).map_err(|reason| {
-                SandboxError::RuntimeUnavailable { runtime, reason: reason.to_owned() }.into()
-            });
+            return Ok(self.get(runtime)?);
         }
-        let mut reasons = Vec::new();
+        let mut refusals = Vec::new();
         for runtime in Runtime::ALL {
-            match self.get(runtime) {
-                Ok(backend) => return Ok(backend),
-                Err(reason) => reasons.push(format!("{runtime}: {reason}")),
-            }
+            let refusal = match self.get(runtime) {
+                Ok(backend) => match backend.check(spec).await {
+                    Ok(()) => return Ok(backend),
+                    Err(refusal) => refusal,
+                },
+                Err(refusal) => refusal,
+            };
+            refusals.push((runtime, refusal));
         }
-        Err(EngineError::NoRuntime { reasons: reasons.join("; ") })
+        Err(EngineError::NoRuntime { refusals })
     }
 
     pub(super) async fn capabilities(&self) -> BTreeMap<Runtime, RuntimeCapabilities> {
@@ -127,7 +150,8 @@ impl Backends {
         for runtime in Runtime::ALL {
             let capabilities = match self.get(runtime) {
                 Ok(backend) => each!(backend, backend => backend.capabilities().await),
-                Err(reason) => unavailable(reason),
+                Err(SandboxError::RuntimeUnavailable { reason, .. }) => unavailable(&reason),
+                Err(error) => unavailable(&error.to_string()),
             };
             all.insert(runtime, capabilities);
         }
@@ -135,10 +159,43 @@ impl Backends {
     }
 
     pub(super) async fn stop(&self) {
+        #[cfg(feature = "docker")]
+        let docker = async {
+            if let Some(docker) = &self.docker {
+                docker.stop().await;
+            }
+        };
+        #[cfg(not(feature = "docker"))]
+        let docker = async {};
         #[cfg(all(target_os = "linux", feature = "native"))]
-        if let Ok(native) = &self.native {
-            native.stop().await;
+        let native = async {
+            if let Ok(native) = &self.native {
+                native.stop().await;
+            }
+        };
+        #[cfg(not(all(target_os = "linux", feature = "native")))]
+        let native = async {};
+        tokio::join!(docker, native);
+    }
+}
+
+#[cfg(all(target_os = "linux", feature = "native"))]
+async fn start_native(
+    data_dir: &DataDir,
+    config: &EngineConfig,
+) -> Result<Result<NativeExecutor, String>, StartError> {
+    let native = NativeConfig {
+        launcher_exe: config.launcher_exe.clone(),
+        spare_slots: config.native_slots,
+        images_dir: None,
+    };
+    match NativeExecutor::start(data_dir, native).await {
+        Ok(executor) => Ok(Ok(executor)),
+        Err(NativeStartError::Unavailable(reason)) => {
+            tracing::warn!(reason, "the native runtime is not available");
+            Ok(Err(reason))
         }
+        Err(NativeStartError::Start(error)) => Err(error),
     }
 }
 

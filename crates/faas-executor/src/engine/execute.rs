@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use faas_guest_protocol::{AgentError, AgentErrorKind, ExecFile, ExecRequest, ExitReport};
-use faas_types::{ExecutionId, RuntimeChoice, SandboxId, Timings};
+use faas_types::{ExecutionId, Runtime, RuntimeChoice, SandboxId, Timings};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{ExecuteSpec, ExecutionOutcome, Inner};
@@ -22,7 +22,7 @@ const AGENT_GRACE: Duration = Duration::from_secs(10);
 /// A sandbox that is destroyed in the background when this is dropped, its place with it.
 struct Running {
     inner: Arc<Inner>,
-    runtime: RuntimeChoice,
+    runtime: Runtime,
     sandbox: Option<SandboxHandle>,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -33,8 +33,8 @@ impl Drop for Running {
         let (inner, runtime) = (Arc::clone(&self.inner), self.runtime);
         self.inner.background.spawn(async move {
             let id = sandbox.id.clone();
-            let destroyed = match inner.backends.choose(runtime) {
-                Ok(backend) => backend.destroy(sandbox).await.map_err(EngineError::from),
+            let destroyed = match inner.backends.get(runtime) {
+                Ok(backend) => backend.destroy(sandbox).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = destroyed {
@@ -54,16 +54,16 @@ fn micros(duration: Duration) -> u64 {
 /// there are places.
 async fn create(
     inner: &Arc<Inner>,
-    runtime: RuntimeChoice,
+    runtime: Runtime,
     spec: SandboxSpec,
     permit: OwnedSemaphorePermit,
 ) -> Result<Running, EngineError> {
     let (sender, receiver) = oneshot::channel();
     let making = Arc::clone(inner);
     inner.background.spawn(async move {
-        let created = match making.backends.choose(runtime) {
+        let created = match making.backends.get(runtime) {
             Ok(backend) => backend.create(&spec).await.map_err(EngineError::from),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         let running = created.map(|sandbox| Running {
             inner: making,
@@ -84,21 +84,21 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
         RuntimeChoice::Auto => inner.config.default_runtime,
         named => named,
     };
-    let backend = inner.backends.choose(runtime)?;
-    let queued = Instant::now();
-    let permit = inner.permits.acquire().await?;
-    let queue_us = micros(queued.elapsed());
-
     let image = spec.image.clone().unwrap_or_else(|| inner.config.default_image.clone());
-    let execution_id = ExecutionId(format!("exe-{}", uuid::Uuid::now_v7().simple()));
     let sandbox_spec = SandboxSpec {
         id: new_sandbox_id(),
         image: image.clone(),
         limits: spec.limits,
         network: spec.network,
     };
+    let backend = inner.backends.choose(runtime, &sandbox_spec).await?;
+    let queued = Instant::now();
+    let permit = inner.permits.acquire().await?;
+    let queue_us = micros(queued.elapsed());
+
+    let execution_id = ExecutionId(format!("exe-{}", uuid::Uuid::now_v7().simple()));
     let creating = Instant::now();
-    let mut running = create(inner, runtime, sandbox_spec, permit).await?;
+    let mut running = create(inner, backend.runtime(), sandbox_spec, permit).await?;
     let create_us = micros(creating.elapsed());
     let sandbox = running.sandbox.as_mut().ok_or_else(|| lost("it is gone before it was used"))?;
 
@@ -133,10 +133,10 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
     let outcome = |exit: ExitReport| ExecutionOutcome {
         execution_id,
         timings: Timings { queue_us, create_us, exec_us: exit.duration_us },
+        oom_killed: account.oom_killed.unwrap_or(exit.oom_kills.is_some_and(|kills| kills > 0)),
         exit,
         stdout: collected.stdout,
         stderr: collected.stderr,
-        oom_killed: account.oom_killed,
         usage: account.usage,
         runtime: backend.runtime(),
         image,
@@ -151,7 +151,7 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
             message: error.to_string(),
             errno: 0,
         })),
-        Some(Err(error)) if account.oom_killed => Err(lost(&format!(
+        Some(Err(error)) if account.oom_killed == Some(true) => Err(lost(&format!(
             "it ran out of memory (its limit is {} MiB) and the kernel killed its agent: {error}",
             memory_bytes >> 20
         ))),

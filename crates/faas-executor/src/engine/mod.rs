@@ -28,7 +28,11 @@ use permits::Permits;
 pub struct EngineConfig {
     /// Where everything that lasts is kept. Made when missing; locked against a second gateway.
     pub data_dir: PathBuf,
+    /// The Docker engine to be used, if one is.
+    #[cfg(feature = "docker")]
+    pub docker: Option<crate::docker::DockerConfig>,
     /// The program that runs as the launcher when started with the single argument `launcher`: the server itself.
+    #[cfg(all(target_os = "linux", feature = "native"))]
     pub launcher_exe: PathBuf,
     /// The runtime for requests that say `auto`.
     pub default_runtime: RuntimeChoice,
@@ -39,6 +43,7 @@ pub struct EngineConfig {
     /// How many may wait; more are refused as overloaded.
     pub max_queued: usize,
     /// How many launcher slots stand ready, each parked in its cgroups.
+    #[cfg(all(target_os = "linux", feature = "native"))]
     pub native_slots: usize,
 }
 

@@ -4,6 +4,8 @@
 //! are checked against what was asked; what is not believable ends the connection. It can never make this side wait
 //! for ever or hold more than was asked for: the caller sets the deadline, and `max_output_bytes` bounds the rest.
 
+#[cfg(all(target_os = "linux", any(feature = "native", feature = "docker")))]
+pub(crate) mod connect;
 mod connection;
 mod reply;
 mod stream;

@@ -20,11 +20,11 @@ use super::layout::{self, IdMode};
 use super::slots::{Slot, SlotError, Slots};
 use super::subordinate::Subordinate;
 use super::watchdog::{Watchdog, Watched};
-use super::{connect, host_image, socket};
-use crate::agent_binary::{agent_binary, agent_digest};
+use super::{host_image, socket};
+use crate::agent_binary;
 use crate::data_dir::DataDir;
 use crate::error::StartError;
-use crate::guest::AgentStream;
+use crate::guest::{AgentStream, connect};
 use crate::sandbox::{
     Account, BackendHandle, ImageDefaults, SandboxError, SandboxExecutor, SandboxHandle, SandboxSpec,
     Unsupported,
@@ -115,7 +115,7 @@ impl NativeExecutor {
         };
         let setup = LauncherSetup {
             mount_point: data_dir.private("native/mnt")?,
-            agent_dir: install_agent(&native)?,
+            agent_dir: agent_binary::install(&native)?,
             images_dir: config.images_dir,
             ids,
             cgroups: plan.as_ref().ok().map(|(plan, _)| plan.clone()),
@@ -197,6 +197,23 @@ impl NativeExecutor {
     /// full file system is an ENOSPC and not an OOM kill.
     fn tmpfs_bytes(memory_bytes: u64) -> u64 {
         memory_bytes / 2 / 4096 * 4096
+    }
+
+    /// What the sandbox's image says of programs, or why this backend cannot make the sandbox.
+    fn image_for(&self, spec: &SandboxSpec) -> Result<ImageDefaults, SandboxError> {
+        if spec.network == Network::Egress {
+            return Err(Self::refuse("network egress", NO_EGRESS));
+        }
+        if let (Some(_), DiskSupport::None(reason)) = (spec.limits.disk_bytes, &self.disks) {
+            return Err(Self::refuse("disk_mb", reason.clone()));
+        }
+        defaults_of(&spec.image).ok_or_else(|| SandboxError::ImageUnavailable {
+            image: spec.image.clone(),
+            reason: format!(
+                "the native runtime of this version has one image, {:?}: the host's own programs",
+                host_image::NAME
+            ),
+        })
     }
 
     async fn create_in_slot(
@@ -360,11 +377,23 @@ fn reserved_ids() -> Result<Vec<(u64, u64)>, StartError> {
 const FREEZE_STEP: Duration = Duration::from_millis(1);
 const FREEZE_WITHIN: Duration = Duration::from_secs(10);
 
+fn handle(sandbox: &SandboxHandle) -> Result<&NativeHandle, SandboxError> {
+    match &sandbox.backend {
+        BackendHandle::Native(handle) => Ok(handle),
+        #[cfg(feature = "docker")]
+        BackendHandle::Docker(_) => Err(foreign()),
+    }
+}
+
+#[cfg(feature = "docker")]
+fn foreign() -> SandboxError {
+    SandboxError::Lost { reason: "it is a sandbox of another runtime".to_owned() }
+}
+
 /// What can pause the sandbox.
 fn freezer(sandbox: &SandboxHandle) -> Result<&SlotCgroup, SandboxError> {
-    let BackendHandle::Native(handle) = &sandbox.backend;
     let none = "it takes cgroup v2, or cgroup v1 with a v2 tree beside it, and the gateway has none";
-    handle.slot.cgroup.as_ref().ok_or_else(|| NativeExecutor::refuse("pause", none))
+    handle(sandbox)?.slot.cgroup.as_ref().ok_or_else(|| NativeExecutor::refuse("pause", none))
 }
 
 fn freezer_error(error: CgroupFileError) -> SandboxError {
@@ -412,40 +441,6 @@ async fn sweep(cgroups: Arc<CgroupHost>) -> Result<(), StartError> {
         count => tracing::warn!(count, "removed what an earlier gateway left in its slots"),
     }
     Ok(())
-}
-
-/// Puts the guest agent's program where sandboxes find it: a directory named for its digest, with an empty directory
-/// `run` beside it. Programs of earlier servers are removed: no sandbox of theirs is left.
-fn install_agent(native: &Path) -> Result<PathBuf, StartError> {
-    let agents = native.join("agent");
-    let dir = agents.join(agent_digest());
-    std::fs::create_dir_all(&agents).map_err(at(&agents))?;
-    for entry in std::fs::read_dir(&agents).map_err(at(&agents))? {
-        let path = entry.map_err(at(&agents))?.path();
-        if path != dir {
-            std::fs::remove_dir_all(&path).map_err(at(&path))?;
-        }
-    }
-    let (program, run) = (dir.join("agent"), dir.join("run"));
-    std::fs::create_dir_all(&run).map_err(at(&run))?;
-    for open in [&dir, &run] {
-        // Whatever the umask is: to sandboxes they are somebody else's, and they must come in.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(open, mode).map_err(at(open))?;
-    }
-    let installed = match std::fs::read(&program) {
-        Ok(bytes) => bytes == agent_binary(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(at(&program)(error)),
-    };
-    if !installed {
-        let new = dir.join("agent.new");
-        std::fs::write(&new, agent_binary()).map_err(at(&new))?;
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o555);
-        std::fs::set_permissions(&new, mode).map_err(at(&new))?;
-        std::fs::rename(&new, &program).map_err(at(&program))?;
-    }
-    Ok(dir)
 }
 
 /// What the image says of programs, if it is one that this backend has.
@@ -496,19 +491,12 @@ impl SandboxExecutor for NativeExecutor {
         }
     }
 
+    async fn check(&self, spec: &SandboxSpec) -> Result<(), SandboxError> {
+        self.image_for(spec).map(drop)
+    }
+
     async fn create(&self, spec: &SandboxSpec) -> Result<SandboxHandle, SandboxError> {
-        if spec.network == Network::Egress {
-            return Err(Self::refuse("network egress", NO_EGRESS));
-        }
-        let Some(image) = defaults_of(&spec.image) else {
-            return Err(SandboxError::ImageUnavailable {
-                image: spec.image.clone(),
-                reason: format!(
-                    "the native runtime of this version has one image, {:?}: the host's own programs",
-                    host_image::NAME
-                ),
-            });
-        };
+        let image = self.image_for(spec)?;
         // A slot can have died since it was parked, or hold memory of the sandbox before: then another is asked.
         let mut tries = 0;
         loop {
@@ -522,7 +510,7 @@ impl SandboxExecutor for NativeExecutor {
     }
 
     async fn connect(&self, sandbox: &SandboxHandle) -> Result<AgentStream, SandboxError> {
-        let BackendHandle::Native(NativeHandle { init_pid: pid, pidfd, .. }) = &sandbox.backend;
+        let NativeHandle { init_pid: pid, pidfd, .. } = handle(sandbox)?;
         let pid = *pid;
         let connected = tokio::task::spawn_blocking(move || connect::connect(pid)).await;
         // Sent to the pidfd, so it fails when the PID may have been somebody else's.
@@ -545,14 +533,14 @@ impl SandboxExecutor for NativeExecutor {
     }
 
     async fn account(&self, sandbox: &SandboxHandle) -> Result<Account, SandboxError> {
-        let BackendHandle::Native(handle) = &sandbox.backend;
+        let handle = handle(sandbox)?;
         let killed = handle.watched.was_killed();
         match &handle.slot.cgroup {
             Some(cgroup) => {
                 let oom_killed = killed || cgroup.oom_kills().map_err(cgroup_error)? > 0;
-                Ok(Account { oom_killed, usage: cgroup.usage() })
+                Ok(Account { oom_killed: Some(oom_killed), usage: cgroup.usage() })
             }
-            None => Ok(Account { oom_killed: killed, ..Account::default() }),
+            None => Ok(Account { oom_killed: killed.then_some(true), ..Account::default() }),
         }
     }
 
@@ -580,7 +568,11 @@ impl SandboxExecutor for NativeExecutor {
 
     async fn destroy(&self, sandbox: SandboxHandle) -> Result<(), SandboxError> {
         let SandboxHandle { id, backend, .. } = sandbox;
-        let BackendHandle::Native(NativeHandle { mut slot, pidfd, .. }) = backend;
+        let NativeHandle { mut slot, pidfd, .. } = match backend {
+            BackendHandle::Native(handle) => handle,
+            #[cfg(feature = "docker")]
+            BackendHandle::Docker(_) => return Err(foreign()),
+        };
         let failed =
             |step: &str, source: io::Error| SandboxError::Create { step: format!("{step} {id}"), source };
         let ended = async {
@@ -609,7 +601,7 @@ impl SandboxExecutor for NativeExecutor {
     }
 
     async fn lift_cpu_limit(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
-        let BackendHandle::Native(handle) = &sandbox.backend;
+        let handle = handle(sandbox)?;
         match &handle.slot.cgroup {
             Some(cgroup) => cgroup.lift_cpu_limit().map_err(cgroup_error),
             None => Ok(()),

@@ -2,7 +2,6 @@
 //! No daemon, no image but `host` is needed.
 
 mod cgroup;
-mod connect;
 mod disk;
 mod executor;
 mod host_image;

@@ -15,10 +15,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser as _;
+#[cfg(feature = "docker")]
+use faas_executor::docker::DockerConfig;
 use faas_executor::sandbox::Limits;
 use faas_types::RuntimeChoice;
 use tracing_subscriber::EnvFilter;
 
+#[cfg(feature = "docker")]
+pub use options::{DockerHost, DockerPull, DockerTransport};
 pub use options::{Listen, LogFormat, Options};
 
 const MIB: u64 = 1 << 20;
@@ -145,7 +149,11 @@ pub struct Config {
     /// How many may wait.
     pub max_queued: usize,
     /// Launcher slots kept ready.
+    #[cfg(all(target_os = "linux", feature = "native"))]
     pub native_slots: usize,
+    /// The Docker engine to be used, if one is.
+    #[cfg(feature = "docker")]
+    pub docker: Option<DockerConfig>,
     /// The longest request body.
     pub max_body_bytes: u64,
     /// The most bytes of large request bodies that are held at once.
@@ -198,12 +206,15 @@ impl Config {
     /// [`ConfigError::Value`], or [`ConfigError::Environment`] for `RUST_LOG`.
     pub fn resolve(options: Options, surroundings: &Surroundings) -> Result<Self, ConfigError> {
         let limits = limit_rules(&options, &surroundings.host)?;
+        #[cfg(feature = "docker")]
+        let docker = docker(&options, surroundings)?;
         let cores = u64::from(surroundings.host.cpu_millicores / 1000).max(1);
         let default_image = options.default_image.unwrap_or_else(|| "host".to_owned());
         if let Some(reason) = crate::validate::image_problem(&default_image) {
             return Err(ConfigError::Value { option: "default_image", reason });
         }
         let max_concurrent = options.max_concurrent.unwrap_or((4 * cores).max(16));
+        #[cfg(all(target_os = "linux", feature = "native"))]
         let native_slots = options.native_slots.unwrap_or((2 * cores).max(8));
         let max_body_bytes =
             within("max_body_bytes", options.max_body_bytes.unwrap_or(16 * MIB), 1, 1024 * MIB)?;
@@ -220,7 +231,10 @@ impl Config {
             default_image,
             max_concurrent: within("max_concurrent", max_concurrent, 1, 100_000)? as usize,
             max_queued: within("max_queued", options.max_queued.unwrap_or(1024), 0, 1_000_000)? as usize,
+            #[cfg(all(target_os = "linux", feature = "native"))]
             native_slots: within("native_slots", native_slots, 1, 1000)? as usize,
+            #[cfg(feature = "docker")]
+            docker,
             max_body_bytes,
             max_body_bytes_total: within(
                 "max_body_bytes_total",
@@ -243,6 +257,38 @@ impl Config {
             log_filter: log_filter(surroundings)?,
         })
     }
+}
+
+/// Where an engine listens on a host that was set up in the usual way.
+#[cfg(feature = "docker")]
+const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+
+#[cfg(feature = "docker")]
+fn docker(options: &Options, surroundings: &Surroundings) -> Result<Option<DockerConfig>, ConfigError> {
+    use faas_executor::docker::EngineAddress;
+    let host = match &options.docker_host {
+        None => EngineAddress::Unix(PathBuf::from(DOCKER_SOCKET)),
+        Some(DockerHost(Some(address))) => address.clone(),
+        Some(DockerHost(None)) => return Ok(None),
+    };
+    let runtime = options.docker_runtime.clone();
+    if runtime.as_ref().is_some_and(|name| name.is_empty() || name.contains(char::is_whitespace)) {
+        let reason = "it is empty or contains white space".to_owned();
+        return Err(ConfigError::Value { option: "docker_runtime", reason });
+    }
+    // As Docker's own client finds it.
+    let auth_file = options.docker_auth_file.clone().or_else(|| {
+        let dir = surroundings.variable("DOCKER_CONFIG").map(PathBuf::from);
+        let dir = dir.or_else(|| Some(Path::new(surroundings.variable("HOME")?).join(".docker")));
+        dir.map(|dir| dir.join("config.json"))
+    });
+    Ok(Some(DockerConfig {
+        host,
+        transport: options.docker_transport.unwrap_or_default().into(),
+        runtime,
+        pull: options.docker_pull.unwrap_or_default().into(),
+        auth_file,
+    }))
 }
 
 /// A day: nothing here is longer.

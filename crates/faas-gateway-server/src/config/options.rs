@@ -58,8 +58,40 @@ pub struct Options {
 
     /// How many places for native sandboxes are kept ready. More means faster bursts, each costs a parked process of
     /// some 100 KiB. Default: two for each core, at least 8.
+    #[cfg(all(target_os = "linux", feature = "native"))]
     #[arg(long, value_name = "N")]
     pub native_slots: Option<u64>,
+
+    /// The Docker engine for the runtime `docker`: `unix:///PATH`, `tcp://HOST:PORT` (not encrypted: for a tunnel), or
+    /// `none` to use no engine. It is looked for again and again, so it may be started later.
+    /// Default: unix:///var/run/docker.sock
+    #[cfg(feature = "docker")]
+    #[arg(long, value_name = "ADDRESS")]
+    pub docker_host: Option<DockerHost>,
+
+    /// How the guest agents in containers are reached: by their `socket` (the engine is this host's and the server is
+    /// root), by `attach` through the engine, or `auto`: by the first where that can be. Default: auto
+    #[cfg(feature = "docker")]
+    #[arg(long, value_name = "WAY", value_enum)]
+    pub docker_transport: Option<DockerTransport>,
+
+    /// The engine's runtime for containers, by the name that it is registered with there (`runsc` for example).
+    /// Default: the engine's default.
+    #[cfg(feature = "docker")]
+    #[arg(long, value_name = "NAME")]
+    pub docker_runtime: Option<String>,
+
+    /// When the engine fetches an image from its registry: `if-missing`, `always` (before each execution) or `never`.
+    /// Default: if-missing
+    #[cfg(feature = "docker")]
+    #[arg(long, value_name = "WHEN", value_enum)]
+    pub docker_pull: Option<DockerPull>,
+
+    /// Docker's own file with credentials for registries; those of the registry at hand are sent along with a pull.
+    /// Programs that keep credentials are not run. Default: `$DOCKER_CONFIG/config.json`, or `~/.docker/config.json`.
+    #[cfg(feature = "docker")]
+    #[arg(long, value_name = "FILE")]
+    pub docker_auth_file: Option<PathBuf>,
 
     /// The longest request body in bytes; a longer one is refused with 413. Default: 16777216
     #[arg(long, value_name = "BYTES")]
@@ -150,7 +182,18 @@ impl Options {
             default_image: self.default_image.or(lower.default_image),
             max_concurrent: self.max_concurrent.or(lower.max_concurrent),
             max_queued: self.max_queued.or(lower.max_queued),
+            #[cfg(all(target_os = "linux", feature = "native"))]
             native_slots: self.native_slots.or(lower.native_slots),
+            #[cfg(feature = "docker")]
+            docker_host: self.docker_host.or(lower.docker_host),
+            #[cfg(feature = "docker")]
+            docker_transport: self.docker_transport.or(lower.docker_transport),
+            #[cfg(feature = "docker")]
+            docker_runtime: self.docker_runtime.or(lower.docker_runtime),
+            #[cfg(feature = "docker")]
+            docker_pull: self.docker_pull.or(lower.docker_pull),
+            #[cfg(feature = "docker")]
+            docker_auth_file: self.docker_auth_file.or(lower.docker_auth_file),
             max_body_bytes: self.max_body_bytes.or(lower.max_body_bytes),
             max_body_bytes_total: self.max_body_bytes_total.or(lower.max_body_bytes_total),
             max_answer_bytes_total: self.max_answer_bytes_total.or(lower.max_answer_bytes_total),
@@ -208,6 +251,90 @@ impl TryFrom<String> for Listen {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
+    }
+}
+
+#[cfg(feature = "docker")]
+pub use docker::{DockerHost, DockerPull, DockerTransport};
+
+#[cfg(feature = "docker")]
+mod docker {
+    use std::str::FromStr;
+
+    use clap::ValueEnum;
+    use faas_executor::docker::{EngineAddress, PullPolicy, TransportChoice};
+    use serde::Deserialize;
+
+    /// Where the engine is, or that none is to be used.
+    #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+    #[serde(try_from = "String")]
+    pub struct DockerHost(pub Option<EngineAddress>);
+
+    impl FromStr for DockerHost {
+        type Err = String;
+
+        fn from_str(text: &str) -> Result<Self, Self::Err> {
+            if text == "none" {
+                return Ok(Self(None));
+            }
+            text.parse().map(|address| Self(Some(address))).map_err(|error| format!("{error}, nor `none`"))
+        }
+    }
+
+    impl TryFrom<String> for DockerHost {
+        type Error = String;
+
+        fn try_from(text: String) -> Result<Self, Self::Error> {
+            text.parse()
+        }
+    }
+
+    /// How guest agents are reached.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum DockerTransport {
+        /// By the socket where that can be, otherwise attached.
+        #[default]
+        Auto,
+        /// By the agent's socket.
+        Socket,
+        /// Through the engine.
+        Attach,
+    }
+
+    impl From<DockerTransport> for TransportChoice {
+        fn from(given: DockerTransport) -> Self {
+            match given {
+                DockerTransport::Auto => Self::Auto,
+                DockerTransport::Socket => Self::Socket,
+                DockerTransport::Attach => Self::Attach,
+            }
+        }
+    }
+
+    /// When images are fetched.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    pub enum DockerPull {
+        /// When the engine does not have them.
+        #[default]
+        #[value(alias = "if_missing")]
+        #[serde(alias = "if_missing")]
+        IfMissing,
+        /// Before each execution.
+        Always,
+        /// Not at all.
+        Never,
+    }
+
+    impl From<DockerPull> for PullPolicy {
+        fn from(given: DockerPull) -> Self {
+            match given {
+                DockerPull::IfMissing => Self::IfMissing,
+                DockerPull::Always => Self::Always,
+                DockerPull::Never => Self::Never,
+            }
+        }
     }
 }
 

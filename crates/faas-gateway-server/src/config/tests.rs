@@ -46,7 +46,9 @@ fn nothing_given_is_the_documented_defaults() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.data_dir.to_str(), Some("/var/lib/faas"));
     assert_eq!((config.default_image.as_str(), config.log_filter.as_str()), ("host", "info"));
-    assert_eq!((config.max_concurrent, config.max_queued, config.native_slots), (16, 1024, 8));
+    assert_eq!((config.max_concurrent, config.max_queued), (16, 1024));
+    #[cfg(feature = "native")]
+    assert_eq!(config.native_slots, 8);
     assert_eq!((config.max_body_bytes, config.max_body_bytes_total), (16 << 20, 256 << 20));
     assert_eq!((config.limits.timeout_ms.default, config.limits.timeout_ms.max), (30_000, 3_600_000));
     assert_eq!((config.limits.memory_mb.default, config.limits.memory_mb.max), (512, 4096));
@@ -56,11 +58,11 @@ fn nothing_given_is_the_documented_defaults() {
 #[test]
 fn an_argument_wins_over_the_environment_and_that_over_the_file() {
     let (_file, path) = file(
-        "max_concurrent = 1\nmax_queued = 1\nnative_slots = 1\ndefault_cpu_cores = 0.5\nlog_format = \"json\"",
+        "max_concurrent = 1\nmax_queued = 1\nmax_connections = 1\ndefault_cpu_cores = 0.5\nlog_format = \"json\"",
     );
     let environment = [("FAAS_CONFIG", &*path), ("FAAS_MAX_CONCURRENT", "2"), ("FAAS_MAX_QUEUED", "2")];
     let config = config(&["--max-concurrent", "3"], &environment).unwrap();
-    assert_eq!((config.max_concurrent, config.max_queued, config.native_slots), (3, 2, 1));
+    assert_eq!((config.max_concurrent, config.max_queued, config.max_connections), (3, 2, 1));
     assert_eq!(config.limits.cpu_millicores.default, 500);
     assert_eq!(config.log_format, super::LogFormat::Json);
 }
@@ -162,7 +164,52 @@ fn every_option_is_taken_from_each_place() {
     assert_eq!((config.listen.port(), config.data_dir.to_str()), (1, Some("/d")));
 }
 
-/// `FAAS_UPDATE=1` writes the page anew.
+#[cfg(feature = "docker")]
+mod docker {
+    use faas_executor::docker::{EngineAddress, PullPolicy, TransportChoice};
+
+    use super::{config, file, refused};
+
+    #[test]
+    fn an_engine_is_used_where_it_usually_is_unless_it_is_said_otherwise() {
+        let docker = config(&[], &[]).unwrap().docker.unwrap();
+        assert_eq!(docker.host, EngineAddress::Unix("/var/run/docker.sock".into()));
+        assert_eq!((docker.transport, docker.pull), (TransportChoice::Auto, PullPolicy::IfMissing));
+        assert_eq!((docker.runtime, docker.auth_file), (None, None));
+        assert!(config(&["--docker-host", "none"], &[]).unwrap().docker.is_none());
+        let (_file, path) = file(
+            "docker_host = \"tcp://127.0.0.1:2375\"\ndocker_transport = \"attach\"\ndocker_pull = \"if-missing\"",
+        );
+        let docker =
+            config(&["--config", &path, "--docker-runtime", "runsc"], &[("FAAS_DOCKER_PULL", "never")]);
+        let docker = docker.unwrap().docker.unwrap();
+        assert_eq!(docker.host, EngineAddress::Tcp("127.0.0.1:2375".into()));
+        assert_eq!((docker.transport, docker.pull), (TransportChoice::Attach, PullPolicy::Never));
+        assert_eq!(docker.runtime.as_deref(), Some("runsc"));
+    }
+
+    #[test]
+    fn credentials_are_where_dockers_own_client_has_them() {
+        let at = |environment: &[(&str, &str)]| {
+            let file = config(&[], environment).unwrap().docker.unwrap().auth_file;
+            file.map(|path| path.to_str().unwrap().to_owned())
+        };
+        assert_eq!(at(&[("HOME", "/h")]).as_deref(), Some("/h/.docker/config.json"));
+        assert_eq!(at(&[("HOME", "/h"), ("DOCKER_CONFIG", "/d")]).as_deref(), Some("/d/config.json"));
+        assert_eq!(at(&[("FAAS_DOCKER_AUTH_FILE", "/f")]).as_deref(), Some("/f"));
+    }
+
+    #[test]
+    fn what_is_no_engine_is_refused() {
+        assert!(refused(&["--docker-host", "ssh://host"], &[]).contains("neither TLS nor SSH"));
+        assert!(refused(&["--docker-host", "/var/run/docker.sock"], &[]).contains("unix:///PATH"));
+        assert!(refused(&["--docker-pull", "sometimes"], &[]).contains("sometimes"));
+        assert!(refused(&["--docker-runtime", ""], &[]).contains("docker"));
+    }
+}
+
+/// `FAAS_UPDATE=1` writes the page anew. The page is that of a build with every runtime.
+#[cfg(all(target_os = "linux", feature = "native", feature = "docker"))]
 #[test]
 fn the_reference_page_is_that_of_the_options() {
     crate::openapi::assert_checked_in("docs/configuration.md", &super::reference::markdown());

@@ -9,7 +9,6 @@
 mod host;
 mod plan;
 mod slot;
-mod stats;
 mod v1;
 mod v2;
 

@@ -8,9 +8,10 @@ use std::sync::Mutex;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{CgroupHost, Hierarchy, Version, stats};
+use super::{CgroupHost, Hierarchy, Version};
 use faas_types::Usage;
 
+use crate::platform::cgroup_files as stats;
 use crate::sandbox::Limits;
 
 /// The directories of one slot.

@@ -1,12 +1,12 @@
 //! What the files of a cgroup say of its processes, as numbers. No I/O.
 
 /// The number that a file holds alone; `max` is none.
-pub(super) fn number(text: &str) -> Option<u64> {
+pub(crate) fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
 /// The number in the line `key N` of a flat keyed file (Documentation/admin-guide/cgroup-v2.rst, "Format").
-pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
+pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 

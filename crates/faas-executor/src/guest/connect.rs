@@ -15,7 +15,7 @@ const SOCKET: &str = ".faas/run/agent.sock";
 /// connect(2) with a path would follow a symbolic link that the sandbox's root put there, to a socket of the host or
 /// of another sandbox. So the path is resolved first, without links and never outside of `root`, to a descriptor that
 /// must be a socket; the connection is made to just that.
-pub(super) fn connect_below(root: impl AsFd) -> io::Result<UnixStream> {
+fn connect_below(root: impl AsFd) -> io::Result<UnixStream> {
     let socket = rustix::fs::openat2(
         root,
         SOCKET,
@@ -32,7 +32,7 @@ pub(super) fn connect_below(root: impl AsFd) -> io::Result<UnixStream> {
 
 /// Connects to the agent in the sandbox whose `init` is `pid`. The caller checks by a pidfd, afterwards, that the PID
 /// was still that `init`'s.
-pub(super) fn connect(pid: u32) -> io::Result<UnixStream> {
+pub(crate) fn connect(pid: u32) -> io::Result<UnixStream> {
     let path = format!("/proc/{pid}/root");
     let root = rustix::fs::open(
         Path::new(&path),

@@ -1,0 +1,254 @@
+//! `DockerExecutor`: an engine behind the seam.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::models::ContainerUpdateBody;
+use bollard::query_parameters::InspectContainerOptions;
+use faas_types::{LimitSupport, LimitsSupport, Runtime, RuntimeCapabilities};
+
+use super::client::{CallError, QUICK, SLOW, unavailable};
+use super::config::DockerConfig;
+use super::counters::Counters;
+use super::destroy;
+use super::lease::Lease;
+use super::make::Make;
+use super::probe::Live;
+use super::refuse::{refuse, unsupported};
+use super::shared::Shared;
+use super::sweep;
+use super::transport::Transport;
+use crate::agent_binary;
+use crate::data_dir::DataDir;
+use crate::error::StartError;
+use crate::guest::AgentStream;
+use crate::sandbox::{Account, BackendHandle, SandboxError, SandboxExecutor, SandboxHandle, SandboxSpec};
+
+/// How long a shutdown waits for containers to be removed.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+/// The part of a sandbox's handle that is this backend's.
+#[derive(Debug)]
+pub struct DockerHandle {
+    /// The container's id.
+    pub(super) container: String,
+    /// Its first process, where this host has it.
+    #[cfg(target_os = "linux")]
+    pub(super) init: Option<super::transport::socket::Init>,
+    #[cfg(not(target_os = "linux"))]
+    pub(super) init: Option<std::convert::Infallible>,
+    /// What the kernel counts in it, where this host shows it.
+    pub(super) counters: Option<Counters>,
+    pub(super) lease: Lease,
+}
+
+/// Makes sandboxes that are containers of a Docker engine.
+#[derive(Debug)]
+pub struct DockerExecutor {
+    shared: Arc<Shared>,
+}
+
+impl DockerExecutor {
+    /// Puts the guest agent in place and begins to look for the engine, which need not be there. `places` is how many
+    /// containers there are at most at once. Must be called within a Tokio runtime.
+    pub(crate) fn start(data_dir: &DataDir, config: DockerConfig, places: usize) -> Result<Self, StartError> {
+        let agent_dir = agent_binary::install(&data_dir.private("docker")?)?;
+        let (gateway, path) = (data_dir.gateway_id().clone(), data_dir.path().to_owned());
+        let shared = Arc::new(Shared::new(config, gateway, path, agent_dir, places));
+        shared.spawn(sweep::keep_sweeping(Arc::clone(&shared)));
+        Ok(Self { shared })
+    }
+
+    /// Ends and removes every container of this gateway. What an engine that is gone still has is removed by the next
+    /// gateway of this data directory.
+    pub(crate) async fn stop(&self) {
+        self.shared.closed.cancel();
+        self.shared.places.close();
+        self.shared.owned().clear();
+        let removed = async {
+            if let Ok(live) = self.shared.probe.now().await
+                && let Err(error) = sweep::sweep(&self.shared, &live).await
+            {
+                tracing::error!(%error, "containers could not be removed");
+            }
+            self.shared.tasks.close();
+            self.shared.tasks.wait().await;
+        };
+        if tokio::time::timeout(STOP_WITHIN, removed).await.is_err() {
+            tracing::error!("containers could not be removed in time; the next start removes them");
+        }
+    }
+
+    /// What a failed call means, and a note of it.
+    fn failed(&self, error: CallError) -> SandboxError {
+        self.shared.probe.note(&error);
+        error.into_sandbox_error()
+    }
+
+    /// The engine, for a sandbox that it can make as far as its facts tell.
+    async fn engine_for(&self, spec: &SandboxSpec) -> Result<Arc<Live>, SandboxError> {
+        let live = self.shared.probe.for_work().await.map_err(unavailable)?;
+        refuse(&live.facts, spec)?;
+        Ok(live)
+    }
+
+    async fn engine(&self) -> Result<Arc<Live>, SandboxError> {
+        self.shared.probe.for_work().await.map_err(unavailable)
+    }
+}
+
+fn handle(sandbox: &SandboxHandle) -> Result<&DockerHandle, SandboxError> {
+    match &sandbox.backend {
+        BackendHandle::Docker(handle) => Ok(handle),
+        #[cfg(all(target_os = "linux", feature = "native"))]
+        BackendHandle::Native(_) => Err(foreign()),
+    }
+}
+
+#[cfg(all(target_os = "linux", feature = "native"))]
+fn foreign() -> SandboxError {
+    SandboxError::Lost { reason: "it is a sandbox of another runtime".to_owned() }
+}
+
+impl SandboxExecutor for DockerExecutor {
+    fn runtime(&self) -> Runtime {
+        Runtime::Docker
+    }
+
+    async fn capabilities(&self) -> RuntimeCapabilities {
+        let live = match self.shared.probe.now().await {
+            Ok(live) => live,
+            Err(reason) => {
+                let no = || LimitSupport::no(reason.clone());
+                return RuntimeCapabilities {
+                    available: false,
+                    reason: Some(reason.clone()),
+                    features: BTreeMap::new(),
+                    limits: LimitsSupport { memory: no(), cpu: no(), pids: no(), disk: no() },
+                };
+            }
+        };
+        let facts = &live.facts;
+        let runtime = self.shared.config.runtime.as_deref().unwrap_or(&facts.default_runtime);
+        let engine = format!(
+            "Docker {}, API {}, storage driver {}, runtime {runtime}",
+            facts.version, facts.api, facts.storage
+        );
+        let socket = live.transport == Transport::Socket;
+        let way = if socket { "the agent's socket" } else { "attached to standard input and output" };
+        let oom_report = if socket {
+            "the container's cgroup, read from outside"
+        } else {
+            "the container's cgroup, as its guest agent sees it, and the engine's word where that is lost"
+        };
+        let usage = if socket {
+            LimitSupport::yes("the container's cgroup")
+        } else {
+            LimitSupport::no("it is null: the containers' cgroups are not this host's to read")
+        };
+        RuntimeCapabilities {
+            available: true,
+            reason: None,
+            features: BTreeMap::from([
+                (
+                    "agent_transport".to_owned(),
+                    LimitSupport::yes(format!("{way}: {}", live.transport_reason)),
+                ),
+                ("engine".to_owned(), LimitSupport::yes(engine)),
+                ("network_egress".to_owned(), facts.egress()),
+                ("oom_report".to_owned(), LimitSupport::yes(oom_report)),
+                ("usage".to_owned(), usage),
+            ]),
+            limits: facts.limits(),
+        }
+    }
+
+    async fn check(&self, spec: &SandboxSpec) -> Result<(), SandboxError> {
+        self.engine_for(spec).await.map(drop)
+    }
+
+    async fn create(&self, spec: &SandboxSpec) -> Result<SandboxHandle, SandboxError> {
+        let live = self.engine_for(spec).await?;
+        let place = Arc::clone(&self.shared.places).acquire_owned().await;
+        let place = place.map_err(|_closed| unavailable("the server is shutting down".to_owned()))?;
+        let lease = Lease::new(&self.shared, spec.id.clone(), place);
+        Make { shared: &self.shared, live: &live, spec }.run(lease).await
+    }
+
+    #[cfg(target_os = "linux")]
+    async fn connect(&self, sandbox: &SandboxHandle) -> Result<AgentStream, SandboxError> {
+        match &handle(sandbox)?.init {
+            Some(init) => init.connect().await,
+            None => {
+                Err(unsupported("another connection", "the agent has the container's standard input alone"))
+            }
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    async fn connect(&self, _sandbox: &SandboxHandle) -> Result<AgentStream, SandboxError> {
+        Err(unsupported("another connection", "the agent has the container's standard input alone"))
+    }
+
+    async fn account(&self, sandbox: &SandboxHandle) -> Result<Account, SandboxError> {
+        let handle = handle(sandbox)?;
+        if let Some(counters) = &handle.counters
+            && let Some(kills) = counters.oom_kills()
+        {
+            return Ok(Account { oom_killed: Some(kills > 0), usage: counters.usage() });
+        }
+        // Its cgroups are not to be seen here, or went with it.
+        let live = self.engine().await?;
+        let inspected =
+            live.client.docker.inspect_container(&handle.container, None::<InspectContainerOptions>);
+        let inspected = live.client.call("tell of a container", QUICK, inspected).await;
+        let state = inspected.map_err(|error| self.failed(error))?.state.unwrap_or_default();
+        // Some engines say it of a container that runs, others when it has ended; none says that it is not so.
+        Ok(Account { oom_killed: state.oom_killed.filter(|killed| *killed), ..Account::default() })
+    }
+
+    async fn pause(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        let (handle, live) = (handle(sandbox)?, self.engine().await?);
+        let paused = live.client.docker.pause_container(&handle.container);
+        match live.client.call("pause a container", SLOW, paused).await {
+            Err(error) if error.says("already paused") => Ok(()),
+            other => other.map_err(|error| self.failed(error)),
+        }
+    }
+
+    async fn resume(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        let (handle, live) = (handle(sandbox)?, self.engine().await?);
+        let resumed = live.client.docker.unpause_container(&handle.container);
+        match live.client.call("resume a container", SLOW, resumed).await {
+            Err(error) if error.says("is not paused") => Ok(()),
+            other => other.map_err(|error| self.failed(error)),
+        }
+    }
+
+    async fn lift_cpu_limit(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        let (handle, live) = (handle(sandbox)?, self.engine().await?);
+        // An engine does not let a limit be taken away; all of its host's cores are the same.
+        let all = ContainerUpdateBody {
+            nano_cpus: Some(live.facts.cores.saturating_mul(1_000_000_000)),
+            ..ContainerUpdateBody::default()
+        };
+        let updated = live.client.docker.update_container(&handle.container, all);
+        let updated = live.client.call("lift a container's CPU limit", QUICK, updated).await;
+        updated.map_err(|error| self.failed(error))
+    }
+
+    async fn destroy(&self, sandbox: SandboxHandle) -> Result<(), SandboxError> {
+        match sandbox.backend {
+            BackendHandle::Docker(DockerHandle { container, lease, .. }) => {
+                // Where the engine is gone the lease sees to it that the container goes when it is back.
+                let live = self.engine().await?;
+                destroy::remove(&live.client, &container).await.map_err(|error| self.failed(error))?;
+                lease.settle();
+                Ok(())
+            }
+            #[cfg(all(target_os = "linux", feature = "native"))]
+            BackendHandle::Native(_) => Err(foreign()),
+        }
+    }
+}

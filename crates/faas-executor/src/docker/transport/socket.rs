@@ -1,0 +1,118 @@
+//! The agent's socket, reached through the container's root directory.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags};
+
+use crate::guest::{AgentStream, connect};
+use crate::sandbox::SandboxError;
+
+/// How long an agent may take until its socket is there. It takes some milliseconds on an idle machine.
+const AGENT_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long it is waited between two looks.
+const STEP: Duration = Duration::from_millis(1);
+
+/// A container's first process.
+#[derive(Debug)]
+pub(in crate::docker) struct Init {
+    pid: u32,
+    pidfd: OwnedFd,
+    /// The text of its `/proc/PID/cgroup` (cgroups(7)).
+    pub(in crate::docker) cgroups: String,
+}
+
+/// Why a process is not the container's.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::docker) enum InitError {
+    #[error("its first process has ended already")]
+    Ended,
+    #[error(
+        "the engine says that its first process is {pid}, which is none of its container's here: the engine is not \
+         this host's; set docker_transport to `attach`"
+    )]
+    Elsewhere { pid: u32 },
+    #[error("its first process cannot be looked at: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl Init {
+    /// Takes hold of the process with this PID, and makes sure that it is one of the container's: a PID that the engine
+    /// told may have become somebody else's since. The pidfd is opened first; while it says that its process lives,
+    /// whatever was read of that PID in between was read of that process.
+    pub(in crate::docker) fn open(pid: u32, container: &str) -> Result<Self, InitError> {
+        let number = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(InitError::Ended)?;
+        let pidfd = match rustix::process::pidfd_open(number, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Err(InitError::Ended),
+            Err(error) => return Err(InitError::Io(error.into())),
+        };
+        let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+        let init = Self { pid, pidfd, cgroups: String::new() };
+        if init.has_ended()? {
+            return Err(InitError::Ended);
+        }
+        let cgroups = cgroups?;
+        // The engine's cgroups for a container bear its id, whatever drives them.
+        if !cgroups.contains(container) {
+            return Err(InitError::Elsewhere { pid });
+        }
+        Ok(Self { cgroups, ..init })
+    }
+
+    /// Whether it has ended, and all of the container's processes with it.
+    pub(in crate::docker) fn has_ended(&self) -> std::io::Result<bool> {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds = [PollFd::from_borrowed_fd(self.pidfd.as_fd(), PollFlags::IN)];
+        Ok(rustix::event::poll(&mut fds, Some(&now))? > 0)
+    }
+
+    /// Connects to the agent, which may not have bound its socket yet.
+    pub(in crate::docker) async fn connect(&self) -> Result<AgentStream, SandboxError> {
+        let lost = |reason: String| SandboxError::Lost { reason };
+        let deadline = Instant::now() + AGENT_WITHIN;
+        loop {
+            let pid = self.pid;
+            let connected = tokio::task::spawn_blocking(move || connect::connect(pid)).await;
+            let connected = connected.map_err(|error| lost(error.to_string()))?;
+            if self.has_ended().map_err(|error| lost(error.to_string()))? {
+                return Err(lost("its first process has ended".to_owned()));
+            }
+            match connected {
+                Ok(socket) => {
+                    return AgentStream::from_socket(socket).map_err(|error| lost(error.to_string()));
+                }
+                // Not there yet, or there and not listening yet.
+                Err(error) if is_early(&error) && Instant::now() < deadline => {
+                    tokio::time::sleep(STEP).await;
+                }
+                Err(error) => return Err(lost(format!("its agent cannot be reached: {error}"))),
+            }
+        }
+    }
+}
+
+fn is_early(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Init, InitError};
+
+    #[test]
+    fn a_process_of_somebody_else_is_not_taken_for_the_containers() {
+        let own = std::process::id();
+        assert!(matches!(Init::open(own, &"f".repeat(64)), Err(InitError::Elsewhere { .. })));
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_known_as_ended() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        assert!(matches!(Init::open(pid, ""), Err(InitError::Ended)));
+    }
+}
