@@ -16,7 +16,7 @@ pub enum Capability {
     Root,
     /// `/dev/kvm` can be opened.
     Kvm,
-    /// A Docker engine answers.
+    /// A Docker engine for tests answers at the address in `FAAS_TEST_DOCKER_HOST`.
     Docker,
     /// The program `runc` is there.
     Runc,
@@ -69,7 +69,7 @@ impl Capability {
                 .open("/dev/kvm")
                 .map(drop)
                 .map_err(|error| format!("/dev/kvm: {error}")),
-            Self::Docker => runs("docker", &["version", "--format", "{{.Server.Version}}"]),
+            Self::Docker => docker(),
             Self::Runc => runs("runc", &["--version"]),
             Self::Bwrap => runs("bwrap", &["--version"]),
             Self::Criu => runs("criu", &["--version"]),
@@ -147,6 +147,12 @@ fn runs(program: &str, args: &[&str]) -> Result<(), String> {
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
     Err(format!("{program}: {}", stderr.lines().next().unwrap_or("failed without a word")))
+}
+
+fn docker() -> Result<(), String> {
+    let host = variable("FAAS_TEST_DOCKER_HOST")
+        .ok_or("FAAS_TEST_DOCKER_HOST is not set (scripts/test-engine.sh starts an engine)")?;
+    runs("docker", &["--host", &host, "version", "--format", "{{.Server.Version}}"])
 }
 
 fn cgroup2_controllers() -> Result<(), String> {
