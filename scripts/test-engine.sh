@@ -33,6 +33,9 @@ provision() {
   have busybox || packages+=(busybox-static)
   have mmdebstrap || packages+=(mmdebstrap)
   have gcc || packages+=(gcc libc6-dev)
+  # For the tests that fetch images.
+  have docker-registry || packages+=(docker-registry)
+  have htpasswd || packages+=(apache2-utils)
   [ ${#packages[@]} -gt 0 ] || return 0
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q >&2

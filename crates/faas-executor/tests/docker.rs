@@ -37,13 +37,11 @@ fn temporary(name: &str) -> PathBuf {
 }
 
 async fn engine(host: &str, data_dir: &Path, transport: TransportChoice, pull: PullPolicy) -> Engine {
-    let docker = DockerConfig {
-        host: host.parse::<EngineAddress>().unwrap(),
-        transport,
-        runtime: None,
-        pull,
-        auth_file: None,
-    };
+    let host = host.parse::<EngineAddress>().unwrap();
+    engine_of(data_dir, DockerConfig { host, transport, runtime: None, pull, auth_file: None }).await
+}
+
+async fn engine_of(data_dir: &Path, docker: DockerConfig) -> Engine {
     Engine::start(EngineConfig {
         data_dir: data_dir.to_owned(),
         docker: Some(docker),
@@ -526,6 +524,114 @@ async fn without_an_engine_the_reason_is_told_and_one_that_comes_is_used() {
     assert_eq!(gateway.shell("true").await.exit.code, Some(0));
     gateway.stop().await;
     std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// A registry of a test's own, with one user.
+struct Registry {
+    process: std::process::Child,
+    dir: PathBuf,
+    address: String,
+}
+
+impl Registry {
+    const USER: &str = "ann";
+    /// In base64 it has the two characters in which the alphabets differ.
+    const PASSWORD: &str = "p~~?>?~~>";
+
+    fn start() -> Self {
+        let dir = temporary("registry");
+        std::fs::create_dir(&dir).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let users = Command::new("htpasswd").args(["-Bbn", Self::USER, Self::PASSWORD]).output().unwrap();
+        std::fs::write(dir.join("users"), users.stdout).unwrap();
+        let path = dir.display();
+        let config = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {path}/data}}}}\nhttp: {{addr: '{address}'}}\n\
+             auth: {{htpasswd: {{realm: r, path: {path}/users}}}}\n"
+        );
+        std::fs::write(dir.join("config.yml"), config).unwrap();
+        let process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(dir.join("config.yml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { process, dir, address }
+    }
+
+    /// A `config.json` that has the credentials.
+    fn login(&self, host: &str) -> PathBuf {
+        let config = self.dir.join("client");
+        let config = config.to_str().unwrap();
+        let login = [
+            "--config",
+            config,
+            "login",
+            "--username",
+            Self::USER,
+            "--password",
+            Self::PASSWORD,
+            &self.address,
+        ];
+        let begun = Instant::now();
+        // It may not listen yet.
+        while !Command::new("docker").args(["--host", host]).args(login).output().unwrap().status.success() {
+            assert!(begun.elapsed() < SETTLE, "no login at the registry");
+            std::thread::yield_now();
+        }
+        self.dir.join("client/config.json")
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        std::fs::remove_dir_all(&self.dir).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_fetched_with_the_credentials_for_its_registry() {
+    needs!(Root, Docker, DockerRegistry);
+    let (registry, host) = (Registry::start(), test_host());
+    let auth_file = registry.login(&host);
+    let image = format!("{}/team/alpine:1", registry.address);
+    let config = registry.dir.join("client");
+    docker(&host, &["tag", "alpine:latest", &image]);
+    docker(&host, &["--config", config.to_str().unwrap(), "push", "--quiet", &image]);
+    docker(&host, &["rmi", &image]);
+    for (pull, auth_file, works) in [
+        (PullPolicy::IfMissing, None, false),
+        (PullPolicy::Never, Some(auth_file.clone()), false),
+        (PullPolicy::IfMissing, Some(auth_file.clone()), true),
+        (PullPolicy::Always, Some(auth_file), true),
+        (PullPolicy::Always, None, false),
+        (PullPolicy::IfMissing, None, true),
+    ] {
+        let data_dir = temporary("data");
+        let docker = DockerConfig {
+            host: host.parse().unwrap(),
+            transport: TransportChoice::Auto,
+            runtime: None,
+            pull,
+            auth_file,
+        };
+        let engine = engine_of(&data_dir, docker).await;
+        let gateway = Gateway { engine, host: host.clone(), data_dir };
+        match gateway.run(of(&image, shell("echo fetched"))).await {
+            Ok(outcome) => assert!(works && text(&outcome.stdout) == "fetched\n", "{pull:?}"),
+            Err(error) => {
+                assert!(!works, "{pull:?}: {error}");
+                assert_eq!(error.code(), ErrorCode::ImageUnavailable, "{error}");
+            }
+        }
+        gateway.stop().await;
+    }
+    docker(&host, &["rmi", &image]);
 }
 
 /// An engine that a test may end.

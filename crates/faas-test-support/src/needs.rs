@@ -18,6 +18,8 @@ pub enum Capability {
     Kvm,
     /// A Docker engine for tests answers at the address in `FAAS_TEST_DOCKER_HOST`.
     Docker,
+    /// The programs `docker-registry` and `htpasswd` are there.
+    DockerRegistry,
     /// The program `runc` is there.
     Runc,
     /// The program `bwrap` is there.
@@ -42,6 +44,7 @@ impl Capability {
             Self::Root => "root",
             Self::Kvm => "kvm",
             Self::Docker => "docker",
+            Self::DockerRegistry => "docker-registry",
             Self::Runc => "runc",
             Self::Bwrap => "bwrap",
             Self::Criu => "criu",
@@ -70,6 +73,10 @@ impl Capability {
                 .map(drop)
                 .map_err(|error| format!("/dev/kvm: {error}")),
             Self::Docker => docker(),
+            Self::DockerRegistry => {
+                runs("docker-registry", &["--version"])?;
+                runs("sh", &["-c", "command -v htpasswd"])
+            }
             Self::Runc => runs("runc", &["--version"]),
             Self::Bwrap => runs("bwrap", &["--version"]),
             Self::Criu => runs("criu", &["--version"]),

@@ -44,9 +44,10 @@ const TMPFS: [(&str, &str); 2] = [
     ("/run/secrets", "rw,noexec,nosuid,nodev,size=16777216,mode=0755"),
 ];
 
-/// `RLIMIT_*` (getrlimit(2)). That of descriptors stays the engine's: a container cannot be given a higher one than the
+/// `RLIMIT_*` (getrlimit(2)). At a core limit of 1 the kernel does not start the host's program for crashes either, as
+/// it does at 0 (core(5)). The limit of descriptors stays the engine's: a container cannot be given a higher one than the
 /// engine has, and nothing tells what that is.
-const ULIMITS: [(&str, i64, i64); 1] = [("core", 0, 0)];
+const ULIMITS: [(&str, i64, i64); 1] = [("core", 1, 1)];
 
 /// The most bytes of `/dev/shm`.
 const SHM_BYTES: u64 = 64 << 20;
