@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use rustix::process::WaitOptions;
 
 use crate::keeper::{self, Link};
-use crate::sys;
+use crate::{hosts, sys};
 
 pub(crate) fn run(link: Link) -> ExitCode {
     // The launcher ignores some signals, and what is ignored stays so through exec: programs must not inherit it.
@@ -18,6 +18,7 @@ pub(crate) fn run(link: Link) -> ExitCode {
     if sys::null_stdio().is_err() && link == Link::Stdio {
         return ExitCode::FAILURE;
     }
+    hosts::fill();
     // SAFETY: the process has one thread.
     let keeper = match unsafe { sys::fork() } {
         Ok(Some(pid)) => pid,

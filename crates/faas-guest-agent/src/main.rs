@@ -8,6 +8,7 @@ mod agent;
 mod connection;
 mod execution;
 mod files;
+mod hosts;
 mod init;
 mod keeper;
 mod oom;
