@@ -12,7 +12,14 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from faas_sdk import FaaSClient, FaaSError, ImageUnavailableError, RetryPolicy, RuntimeUnavailableError, UnsupportedError
+from faas_sdk import (
+    FaaSClient,
+    FaaSError,
+    ImageUnavailableError,
+    RetryPolicy,
+    RuntimeUnavailableError,
+    UnsupportedError,
+)
 
 import leftovers
 import needs
@@ -82,7 +89,7 @@ def test_what_cannot_be_done_is_one_clear_problem(docker):
             client.execute("true", image="UPPER", runtime="docker")
         with pytest.raises(UnsupportedError, match="bridge"):
             client.execute("true", image="alpine", runtime="docker", network="egress")
-        with pytest.raises(UnsupportedError, match="native .*; docker .*; firecracker"):
+        with pytest.raises(UnsupportedError, match=r"native .*; docker .*; firecracker"):
             client.execute("true", image="alpine", network="egress")
     body = raw.assert_problem(
         raw.execute(docker.url, {"command": "true", "image": "ghost", "runtime": "docker"}), 502, "image_unavailable"
@@ -110,14 +117,16 @@ def test_an_engine_can_be_switched_off(start):
         client.execute("true", image="alpine", runtime="docker")
 
 
-def in_background(gateway: Gateway, count: int, mark: str, **more: object) -> tuple[list[threading.Thread], list[FaaSError]]:
+def in_background(
+    gateway: Gateway, count: int, mark: str, **more: object
+) -> tuple[list[threading.Thread], list[FaaSError]]:
     """Executions that sleep, each in a thread of its own, and the errors that they end with."""
     failures: list[FaaSError] = []
 
     def call() -> None:
         with FaaSClient(gateway.url, retry=ONCE) as client:
             try:
-                client.execute(["sleep", mark], image="alpine", runtime="docker", timeout_ms=600_000, **more)
+                client.execute(["sleep", mark], image="alpine", runtime="docker", timeout_ms=600_000)
             except FaaSError as error:
                 failures.append(error)
 
@@ -150,7 +159,7 @@ def test_a_killed_gateway_leaves_nothing_once_it_is_started_again(engine, start,
 def test_with_attached_agents_a_killed_gateway_takes_its_sandboxes_along(engine, start, mark):
     arguments = ("--docker-host", engine, "--docker-transport", "attach", "--docker-pull", "never")
     first = start(None, *arguments)
-    threads, failures = in_background(first, 2, mark)
+    threads, _ = in_background(first, 2, mark)
     first.kill()
     for thread in threads:
         thread.join()
