@@ -57,13 +57,19 @@ impl CallError {
     pub(super) fn into_sandbox_error(self) -> SandboxError {
         match self {
             Self::Unreachable(_) | Self::Timeout { .. } => unavailable(self.to_string()),
-            Self::Refused { .. } if self.says("no space left on device") => {
-                SandboxError::NoSpace { reason: format!("{self}; free some of the engine's disk") }
-            }
+            Self::Refused { step, .. } if self.says("no space left on device") => no_space(step, &self),
             Self::Refused { step, .. } | Self::Answer { step, .. } => {
                 SandboxError::Create { step: step.to_owned(), source: io::Error::other(self.to_string()) }
             }
         }
+    }
+}
+
+/// The engine's disk is full. Where exactly is the operator's to know, not the caller's.
+pub(super) fn no_space(step: &str, error: &CallError) -> SandboxError {
+    tracing::error!(%error, "the engine's disk is full");
+    SandboxError::NoSpace {
+        reason: format!("the engine's disk has no room left to {step}; free some, or remove images"),
     }
 }
 

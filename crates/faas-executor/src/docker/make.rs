@@ -131,9 +131,10 @@ impl Make<'_> {
             return unsupported("disk_mb", message.clone());
         }
         if says("bind source path does not exist") || says("bind mount") {
-            return unavailable(format!(
-                "the engine does not see the server's data directory ({message}): set docker_transport to `attach`"
-            ));
+            tracing::error!(%error, "the engine does not see the server's data directory");
+            let reason =
+                "the engine does not see the server's data directory: set docker_transport to `attach`";
+            return unavailable(reason.to_owned());
         }
         if *status == 400 {
             // A number that this engine's host does not have.

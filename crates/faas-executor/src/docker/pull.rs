@@ -9,7 +9,7 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt as _;
 
 use super::auth;
-use super::client::{CallError, Client, unavailable};
+use super::client::{CallError, Client, no_space, unavailable};
 use super::config::DockerConfig;
 use super::image::{Reference, is_id};
 use super::probe::Live;
@@ -108,9 +108,7 @@ pub(super) async fn pull(live: &Live, config: &DockerConfig, image: &str) -> Res
 fn refused(image: &str, client: &Client, error: Error) -> SandboxError {
     match client.error(STEP, error) {
         error @ (CallError::Unreachable(_) | CallError::Timeout { .. }) => unavailable(error.to_string()),
-        CallError::Refused { message, .. } if message.contains("no space left on device") => {
-            SandboxError::NoSpace { reason: format!("the engine cannot store the image {image}: {message}") }
-        }
+        error @ CallError::Refused { .. } if error.says("no space left on device") => no_space(STEP, &error),
         CallError::Refused { status, message, .. } => {
             image_unavailable(image, format!("{message} ({})", what_to_do(status, &message)))
         }

@@ -1,5 +1,5 @@
 //! What the host is, apart from any backend.
 
-#[cfg(all(target_os = "linux", any(feature = "native", feature = "docker")))]
+#[cfg(any(feature = "docker", all(target_os = "linux", feature = "native")))]
 pub(crate) mod cgroup_files;
 pub mod host;
