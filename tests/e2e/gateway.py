@@ -76,7 +76,8 @@ class Gateway:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=os.environ
-                | {"RUST_LOG": "debug"}
+                # The machine's own engine is no test's; an argument wins over this.
+                | {"RUST_LOG": "debug", "FAAS_DOCKER_HOST": "none"}
                 | ({"HOME": str(user.home)} if user else {})
                 | (environment or {}),
                 text=True,
