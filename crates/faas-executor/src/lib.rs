@@ -11,6 +11,8 @@ pub mod engine;
 pub mod error;
 pub mod guest;
 #[cfg(all(target_os = "linux", feature = "native"))]
+pub mod images;
+#[cfg(all(target_os = "linux", feature = "native"))]
 pub mod native;
 pub mod platform;
 pub mod sandbox;

@@ -1,8 +1,8 @@
 //! One block as a header.
 
+use super::BLOCK;
 use super::number;
 use super::reader::TarError;
-use super::BLOCK;
 
 /// A header block whose checksum is right.
 pub(super) struct Header<'a>(&'a [u8; BLOCK]);

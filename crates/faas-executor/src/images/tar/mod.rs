@@ -11,7 +11,6 @@ mod reader;
 mod sparse;
 
 pub(crate) use reader::{Entry, Kind, TarError, TarReader};
-pub(crate) use sparse::Segment;
 
 /// The length of a block, and of a header.
 pub(crate) const BLOCK: usize = 512;
