@@ -136,7 +136,10 @@ step_scripts() {
 
 step_nextest() { within 1800 cargo nextest run --workspace; }
 step_doctest() { within 900 cargo test --workspace --doc --quiet; }
-step_features() { cargo check --quiet -p faas-executor --no-default-features; }
+step_features() {
+  cargo check --quiet --tests -p faas-executor -p faas-gateway-server --no-default-features --features docker
+  cargo check --quiet --tests -p faas-executor -p faas-gateway-server --no-default-features --features native
+}
 
 step_deny() {
   if command -v cargo-deny >/dev/null; then

@@ -4,6 +4,8 @@ use faas_guest_protocol::{AgentError, AgentErrorKind};
 use faas_types::{ErrorCode, Runtime};
 
 use crate::engine::ExecutionOutcome;
+#[cfg(all(target_os = "linux", feature = "native"))]
+use crate::images::{ImageError, ImageErrorKind};
 use crate::sandbox::SandboxError;
 
 /// Why an execution gave no result.
@@ -69,10 +71,24 @@ const fn code_of(error: &SandboxError) -> ErrorCode {
         SandboxError::Unsupported(_) => ErrorCode::Unsupported,
         SandboxError::RuntimeUnavailable { .. } => ErrorCode::RuntimeUnavailable,
         SandboxError::ImageUnavailable { .. } => ErrorCode::ImageUnavailable,
+        #[cfg(all(target_os = "linux", feature = "native"))]
+        SandboxError::Image(error) => code_of_image(error),
         SandboxError::Exhausted { .. } => ErrorCode::Overloaded,
         SandboxError::NoSpace { .. } => ErrorCode::InsufficientStorage,
         SandboxError::Lost { .. } => ErrorCode::SandboxLost,
         SandboxError::Create { .. } | SandboxError::Io { .. } => ErrorCode::Internal,
+    }
+}
+
+/// The code of the public contract for an error of the image store.
+#[cfg(all(target_os = "linux", feature = "native"))]
+pub(crate) const fn code_of_image(error: &ImageError) -> ErrorCode {
+    match error.kind() {
+        ImageErrorKind::Invalid => ErrorCode::InvalidRequest,
+        ImageErrorKind::NotFound | ImageErrorKind::Unavailable => ErrorCode::ImageUnavailable,
+        ImageErrorKind::NoSpace => ErrorCode::InsufficientStorage,
+        ImageErrorKind::InUse => ErrorCode::Conflict,
+        ImageErrorKind::Internal => ErrorCode::Internal,
     }
 }
 
@@ -103,6 +119,10 @@ pub enum StartError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// The image store cannot be used.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    #[error(transparent)]
+    Images(#[from] ImageError),
     /// A backend that was asked for by configuration cannot start.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),

@@ -3,6 +3,9 @@
 //! [`Engine`] is what a caller uses; [`sandbox::SandboxExecutor`] is the seam behind which the backends stand;
 //! everything that happens inside a sandbox goes through [`guest::AgentConnection`], the same on every backend.
 
+#[cfg(not(any(feature = "docker", all(target_os = "linux", feature = "native"))))]
+compile_error!("a build needs a backend: the feature `docker`, or on Linux `native`");
+
 mod agent_binary;
 mod data_dir;
 #[cfg(feature = "docker")]
@@ -15,8 +18,9 @@ pub mod images;
 #[cfg(all(target_os = "linux", feature = "native"))]
 pub mod native;
 pub mod platform;
+mod registry_auth;
 pub mod sandbox;
 
 pub use agent_binary::{agent_binary, agent_digest};
-pub use engine::{Engine, EngineConfig, ExecuteSpec, ExecutionOutcome, InputFile};
+pub use engine::{Engine, EngineConfig, ExecuteSpec, ExecutionOutcome, InputFile, PullPolicy};
 pub use error::{EngineError, StartError};

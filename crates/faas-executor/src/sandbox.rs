@@ -20,17 +20,38 @@ pub struct Limits {
     pub disk_bytes: Option<u64>,
 }
 
+/// The name of the image that is the host's own programs. The native runtime alone has it, and no registry does.
+pub const HOST_IMAGE: &str = "host";
+
 /// A sandbox to be made.
 #[derive(Clone, Debug)]
 pub struct SandboxSpec {
     /// Its id; not in use by any other sandbox of this gateway.
     pub id: SandboxId,
-    /// The image by name, already checked to be one the backend knows.
+    /// The image by name.
     pub image: String,
+    /// The same from the image store, where it was resolved there.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    pub stored: Option<crate::images::ImageLease>,
     /// What it may use.
     pub limits: Limits,
     /// What it can reach.
     pub network: Network,
+}
+
+impl SandboxSpec {
+    /// A sandbox whose image has not been looked for yet.
+    #[must_use]
+    pub fn new(id: SandboxId, image: String, limits: Limits, network: Network) -> Self {
+        Self {
+            id,
+            image,
+            #[cfg(all(target_os = "linux", feature = "native"))]
+            stored: None,
+            limits,
+            network,
+        }
+    }
 }
 
 /// Something a backend cannot do, with the probe's reason.
@@ -67,6 +88,10 @@ pub enum SandboxError {
         /// Why not, and what can be done.
         reason: String,
     },
+    /// The image cannot be had from the image store.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    #[error(transparent)]
+    Image(#[from] crate::images::ImageError),
     /// More sandboxes than this backend can hold at once.
     #[error("no room for another sandbox: {reason}")]
     Exhausted {

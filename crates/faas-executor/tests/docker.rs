@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use faas_executor::docker::{DockerConfig, EngineAddress, PullPolicy, TransportChoice};
+use faas_executor::PullPolicy;
+use faas_executor::docker::{DockerConfig, EngineAddress, TransportChoice};
 use faas_executor::sandbox::Limits;
 use faas_executor::{Engine, EngineConfig, EngineError, ExecuteSpec, ExecutionOutcome, InputFile};
 use faas_guest_protocol::Program;
@@ -38,10 +39,10 @@ fn temporary(name: &str) -> PathBuf {
 
 async fn engine(host: &str, data_dir: &Path, transport: TransportChoice, pull: PullPolicy) -> Engine {
     let host = host.parse::<EngineAddress>().unwrap();
-    engine_of(data_dir, DockerConfig { host, transport, runtime: None, pull, auth_file: None }).await
+    engine_of(data_dir, DockerConfig { host, transport, runtime: None, auth_file: None }, pull).await
 }
 
-async fn engine_of(data_dir: &Path, docker: DockerConfig) -> Engine {
+async fn engine_of(data_dir: &Path, docker: DockerConfig, pull: PullPolicy) -> Engine {
     Engine::start(EngineConfig {
         data_dir: data_dir.to_owned(),
         docker: Some(docker),
@@ -50,6 +51,9 @@ async fn engine_of(data_dir: &Path, docker: DockerConfig) -> Engine {
         launcher_exe: "/bin/false".into(),
         #[cfg(feature = "native")]
         native_slots: 1,
+        #[cfg(feature = "native")]
+        images: faas_executor::images::ImageStoreConfig::new("/bin/false".into()),
+        pull,
         default_runtime: RuntimeChoice::Auto,
         default_image: "alpine".to_owned(),
         max_concurrent: 8,
@@ -617,10 +621,9 @@ async fn an_image_is_fetched_with_the_credentials_for_its_registry() {
             host: host.parse().unwrap(),
             transport: TransportChoice::Auto,
             runtime: None,
-            pull,
             auth_file,
         };
-        let engine = engine_of(&data_dir, docker).await;
+        let engine = engine_of(&data_dir, docker, pull).await;
         let gateway = Gateway { engine, host: host.clone(), data_dir };
         match gateway.run(of(&image, shell("echo fetched"))).await {
             Ok(outcome) => assert!(works && text(&outcome.stdout) == "fetched\n", "{pull:?}"),

@@ -7,6 +7,8 @@ use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use faas_executor::EngineError;
+#[cfg(all(target_os = "linux", feature = "native"))]
+use faas_executor::images::{ImageError, ImageErrorKind};
 use faas_executor::sandbox::SandboxError;
 use faas_guest_protocol::AgentErrorKind;
 use faas_types::{ErrorCode, ExecuteResponse, FieldError, Problem, RequestId};
@@ -25,6 +27,8 @@ pub(crate) struct ApiError {
     detail: String,
     errors: Vec<FieldError>,
     execution: Option<Box<ExecuteResponse>>,
+    /// Whether the same request may succeed later, where the code alone does not tell.
+    retryable: Option<bool>,
     closes: bool,
 }
 
@@ -87,6 +91,7 @@ impl ApiError {
             detail: detail.into(),
             errors: Vec::new(),
             execution: None,
+            retryable: None,
             closes: false,
         }
     }
@@ -145,6 +150,8 @@ impl ApiError {
             EngineError::Overloaded { waiting } => {
                 Self::new(code, format!("{waiting} executions are waiting already; try again later"))
             }
+            #[cfg(all(target_os = "linux", feature = "native"))]
+            EngineError::Sandbox(SandboxError::Image(error)) => Self::from_image(&error, "/image"),
             error if code == ErrorCode::Internal => Self::internal(&error),
             error => {
                 if let EngineError::Sandbox(SandboxError::Lost { .. } | SandboxError::NoSpace { .. }) = &error
@@ -156,6 +163,26 @@ impl ApiError {
         }
     }
 
+    /// The answer where the image store does not do what was asked; the image was named by the member at `pointer`.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    pub(crate) fn from_image(error: &ImageError, pointer: &str) -> Self {
+        let code = match error.kind() {
+            ImageErrorKind::Invalid => {
+                let pointer = match error {
+                    ImageError::InvalidName { .. } => pointer,
+                    _ => "",
+                };
+                let message = error.to_string();
+                return Self::invalid(vec![FieldError { pointer: pointer.to_owned(), message }]);
+            }
+            ImageErrorKind::NotFound | ImageErrorKind::Unavailable => ErrorCode::ImageUnavailable,
+            ImageErrorKind::NoSpace => ErrorCode::InsufficientStorage,
+            ImageErrorKind::InUse => ErrorCode::Conflict,
+            ImageErrorKind::Internal => return Self::internal(error),
+        };
+        Self { retryable: Some(error.is_retryable()), ..Self::new(code, error.to_string()) }
+    }
+
     /// The body of the answer, for the request of this id.
     pub(crate) fn problem(self, request_id: &RequestId) -> Problem {
         Problem {
@@ -165,7 +192,7 @@ impl ApiError {
             detail: self.detail,
             code: self.code,
             request_id: request_id.0.clone(),
-            retryable: self.code.retryable(),
+            retryable: self.retryable.unwrap_or_else(|| self.code.retryable()),
             errors: self.errors,
             execution: self.execution,
         }

@@ -42,11 +42,39 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Shared> for JsonBody<T> {
     }
 }
 
+/// The media type of a body, in lower case and without parameters.
+#[cfg(all(target_os = "linux", feature = "native"))]
+pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    value.split(';').next().map(|kind| kind.trim().to_ascii_lowercase())
+}
+
+/// How long the body is, where the request says it.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+/// Bodies are taken as they are.
+pub(crate) fn refuse_content_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        let detail = "a body with a content-encoding is not taken; send it as it is";
+        return Err(ApiError::new(ErrorCode::UnsupportedMediaType, detail));
+    }
+    Ok(())
+}
+
+/// What the contract has and this version does not act on is refused, not ignored.
+pub(crate) fn refuse_idempotency_key(headers: &HeaderMap) -> Result<(), ApiError> {
+    if headers.contains_key("idempotency-key") {
+        let detail = "this version keeps no idempotency keys; send the request without idempotency-key";
+        return Err(ApiError::new(ErrorCode::Unsupported, detail));
+    }
+    Ok(())
+}
+
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let refuse = |detail: &str| Err(ApiError::new(ErrorCode::UnsupportedMediaType, detail));
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
-        return refuse("a body with a content-encoding is not taken; send it as it is");
-    }
+    refuse_content_encoding(headers)?;
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return refuse("the header content-type is missing; it must be application/json");
     };
@@ -68,8 +96,7 @@ async fn read(headers: &HeaderMap, body: Body, state: &State) -> Result<(bytes::
         let detail = format!("the body is longer than {limit} bytes, the most that this server takes");
         ApiError::new(ErrorCode::PayloadTooLarge, detail)
     };
-    let declared =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared = content_length(headers);
     if declared.is_some_and(|declared| declared > limit) {
         return Err(too_large());
     }

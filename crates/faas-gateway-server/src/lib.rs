@@ -9,6 +9,7 @@ mod app;
 mod body_budget;
 pub mod config;
 mod error;
+mod events;
 mod executions;
 mod extract;
 mod handlers;
@@ -16,6 +17,8 @@ mod layers;
 mod logging;
 mod offload;
 mod openapi;
+#[cfg(all(target_os = "linux", feature = "native"))]
+mod query;
 mod response;
 mod routes;
 pub mod run;

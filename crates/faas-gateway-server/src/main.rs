@@ -1,4 +1,5 @@
-//! The server's program. With the single argument `launcher` it is the process that native sandboxes come from.
+//! The server's program. With the single argument `launcher` it is the process that native sandboxes come from, with
+//! `unpack` the one that has to do with what is in images.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -7,10 +8,16 @@ use faas_gateway_server::config::{Config, Invocation, Surroundings};
 use faas_gateway_server::run;
 
 fn main() -> ExitCode {
-    // Before anything that could start a thread: the launcher forks.
+    // Before anything that could start a thread: both fork.
     #[cfg(all(target_os = "linux", feature = "native"))]
-    if is_launcher() {
-        return faas_executor::native::launcher::main();
+    match only_argument() {
+        Some(argument) if argument == faas_executor::native::launcher::ARGUMENT => {
+            return faas_executor::native::launcher::main();
+        }
+        Some(argument) if argument == faas_executor::images::unpack::ARGUMENT => {
+            return faas_executor::images::unpack::main();
+        }
+        _ => {}
     }
     match Config::from_process(std::env::args_os(), &Surroundings::of_process()) {
         Ok(Invocation::Serve(config)) => run::run(*config),
@@ -26,8 +33,7 @@ fn main() -> ExitCode {
 }
 
 #[cfg(all(target_os = "linux", feature = "native"))]
-fn is_launcher() -> bool {
+fn only_argument() -> Option<std::ffi::OsString> {
     let mut args = std::env::args_os().skip(1);
-    args.next().is_some_and(|first| first == faas_executor::native::launcher::ARGUMENT)
-        && args.next().is_none()
+    args.next().filter(|_| args.next().is_none())
 }

@@ -15,12 +15,13 @@ use utoipa::{IntoResponses, PartialSchema as _, ToSchema as _};
 pub(crate) struct Problems;
 
 /// The codes that this version answers with.
-const CODES: [ErrorCode; 15] = [
+const CODES: [ErrorCode; 16] = [
     ErrorCode::InvalidRequest,
     ErrorCode::Forbidden,
     ErrorCode::NotFound,
     ErrorCode::MethodNotAllowed,
     ErrorCode::RequestTimeout,
+    ErrorCode::Conflict,
     ErrorCode::PayloadTooLarge,
     ErrorCode::UnsupportedMediaType,
     ErrorCode::RuntimeUnavailable,

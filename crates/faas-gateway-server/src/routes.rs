@@ -6,12 +6,17 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+#[cfg(all(target_os = "linux", feature = "native"))]
+use crate::handlers::images;
 use crate::handlers::{capabilities, docs, execute, health, version};
 use crate::state::Shared;
 
 /// The routes of the contract.
 fn contract() -> OpenApiRouter<Shared> {
-    OpenApiRouter::with_openapi(crate::openapi::base())
+    let router = OpenApiRouter::with_openapi(crate::openapi::base());
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    let router = router.routes(routes!(images::list, images::add, images::remove));
+    router
         .routes(routes!(execute::execute))
         .routes(routes!(capabilities::capabilities))
         .routes(routes!(health::health))

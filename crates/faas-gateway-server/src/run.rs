@@ -86,19 +86,23 @@ async fn serve(config: Config) -> Result<ExitCode, RunError> {
         data_dir: config.data_dir.clone(),
         #[cfg(feature = "docker")]
         docker: config.docker.clone(),
-        // This very program, even when its file has been replaced or removed meanwhile.
         #[cfg(all(target_os = "linux", feature = "native"))]
-        launcher_exe: "/proc/self/exe".into(),
+        launcher_exe: crate::config::OWN_PROGRAM.into(),
         default_runtime: config.runtime,
         default_image: config.default_image.clone(),
         max_concurrent: config.max_concurrent,
         max_queued: config.max_queued,
         #[cfg(all(target_os = "linux", feature = "native"))]
         native_slots: config.native_slots,
+        #[cfg(all(target_os = "linux", feature = "native"))]
+        images: config.images.clone(),
+        pull: config.pull,
     })
     .await?;
 
     let state = Arc::new(State {
+        #[cfg(all(target_os = "linux", feature = "native"))]
+        images: engine.images().clone(),
         engine: Box::new(engine.clone()),
         limits: config.limits,
         bodies: BodyBudget::new(config.max_body_bytes, config.max_body_bytes_total),

@@ -9,6 +9,7 @@ mod capability;
 mod error;
 mod execute;
 mod ids;
+mod image;
 mod server;
 
 pub use capability::{Capabilities, LimitSupport, LimitsSupport, RuntimeCapabilities};
@@ -18,4 +19,5 @@ pub use execute::{
     Timings, Usage,
 };
 pub use ids::{ExecutionId, GatewayId, RequestId, SandboxId};
+pub use image::{ImageEvent, ImageInfo, ImageProgress, ImagesAdded, PullRequest};
 pub use server::{Health, HealthStatus, RuntimeHealth, VersionInfo};

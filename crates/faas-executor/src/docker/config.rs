@@ -12,8 +12,6 @@ pub struct DockerConfig {
     pub transport: TransportChoice,
     /// The engine's runtime for the containers (`runsc` for example); the engine's default when not given.
     pub runtime: Option<String>,
-    /// When an image is fetched.
-    pub pull: PullPolicy,
     /// Docker's own `config.json` with the credentials for registries, where there is one.
     pub auth_file: Option<PathBuf>,
 }
@@ -83,18 +81,6 @@ pub enum TransportChoice {
     Socket,
     /// By the container's standard input and output, through the engine.
     Attach,
-}
-
-/// When an image is fetched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PullPolicy {
-    /// When the engine does not have it.
-    #[default]
-    IfMissing,
-    /// Before each container, so that a tag is always the registry's.
-    Always,
-    /// Not at all: what the engine does not have is refused.
-    Never,
 }
 
 #[cfg(test)]

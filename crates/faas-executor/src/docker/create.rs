@@ -163,17 +163,9 @@ mod tests {
     use crate::sandbox::{Limits, SandboxSpec};
 
     fn made(transport: Transport, network: Network) -> bollard::models::ContainerCreateBody {
-        let spec = SandboxSpec {
-            id: SandboxId("sb-1".into()),
-            image: "alpine".into(),
-            limits: Limits {
-                memory_bytes: 64 << 20,
-                cpu_millicores: 1500,
-                pids: 32,
-                disk_bytes: Some(1 << 30),
-            },
-            network,
-        };
+        let limits =
+            Limits { memory_bytes: 64 << 20, cpu_millicores: 1500, pids: 32, disk_bytes: Some(1 << 30) };
+        let spec = SandboxSpec::new(SandboxId("sb-1".into()), "alpine".into(), limits, network);
         let owner = Owner {
             gateway: &GatewayId("g".into()),
             data_dir: Path::new("/d"),

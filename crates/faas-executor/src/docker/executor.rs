@@ -15,6 +15,7 @@ use super::destroy;
 use super::lease::Lease;
 use super::make::Make;
 use super::probe::Live;
+use super::pull;
 use super::refuse::{refuse, unsupported};
 use super::shared::Shared;
 use super::sweep;
@@ -78,6 +79,30 @@ impl DockerExecutor {
         if tokio::time::timeout(STOP_WITHIN, removed).await.is_err() {
             tracing::error!("containers could not be removed in time; the next start removes them");
         }
+    }
+
+    /// Whether the engine has an image.
+    pub(crate) async fn has_image(&self, image: &str) -> Result<bool, SandboxError> {
+        let live = self.engine().await?;
+        match live.client.call("tell of an image", QUICK, live.client.docker.inspect_image(image)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            // What is no name is told in full when the engine is asked to fetch it.
+            Err(CallError::Refused { status: 400, .. }) => Ok(false),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Has the engine fetch an image from its registry. Callers who want the same at the same time wait for one fetch;
+    /// `anew` is for one that the engine has already.
+    pub(crate) async fn fetch_image(&self, image: &str, anew: bool) -> Result<(), SandboxError> {
+        let _turn = self.shared.pulls.turn(image).await;
+        // Whoever had the turn before may have fetched it.
+        if !anew && self.has_image(image).await? {
+            return Ok(());
+        }
+        let live = self.engine().await?;
+        pull::pull(&live, &self.shared.config, image).await
     }
 
     /// What a failed call means, and a note of it.

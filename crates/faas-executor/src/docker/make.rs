@@ -9,14 +9,13 @@ use bollard::query_parameters::{
 };
 
 use super::client::{CallError, QUICK, SLOW, unavailable};
-use super::config::PullPolicy;
 use super::counters::Counters;
 use super::create::{Owner, body};
 use super::executor::DockerHandle;
 use super::image::ImageFacts;
 use super::lease::Lease;
 use super::probe::Live;
-use super::pull::{self, image_unavailable};
+use super::pull::image_unavailable;
 use super::refuse::unsupported;
 use super::shared::Shared;
 use super::transport::Transport;
@@ -67,32 +66,7 @@ impl Make<'_> {
 
     /// Has the engine make the container, which does not run yet; its id.
     async fn container(&self, lease: &mut Lease) -> Result<String, SandboxError> {
-        let policy = self.shared.config.pull;
-        if policy == PullPolicy::Always {
-            let _turn = self.shared.pulls.turn(&self.spec.image).await;
-            pull::pull(self.live, &self.shared.config, &self.spec.image).await?;
-        }
-        let missing = match self.ask(lease).await {
-            Err(error) if error.is_not_found() => error,
-            other => return other.map_err(|error| self.refused(error)),
-        };
-        if policy != PullPolicy::IfMissing {
-            let reason =
-                "the engine does not have it, and docker_pull is `never`: fetch it with `docker pull`";
-            return Err(match policy {
-                PullPolicy::Never => image_unavailable(&self.spec.image, reason),
-                PullPolicy::Always | PullPolicy::IfMissing => self.refused(missing),
-            });
-        }
-        let _turn = self.shared.pulls.turn(&self.spec.image).await;
-        // Whoever had the turn before may have fetched it.
-        match self.ask(lease).await {
-            Err(error) if error.is_not_found() => {
-                pull::pull(self.live, &self.shared.config, &self.spec.image).await?;
-                self.ask(lease).await.map_err(|error| self.refused(error))
-            }
-            other => other.map_err(|error| self.refused(error)),
-        }
+        self.ask(lease).await.map_err(|error| self.refused(error))
     }
 
     async fn ask(&self, lease: &mut Lease) -> Result<String, CallError> {

@@ -27,5 +27,5 @@ mod sweep;
 mod transport;
 mod upload;
 
-pub use config::{AddressError, DockerConfig, EngineAddress, PullPolicy, TransportChoice};
+pub use config::{AddressError, DockerConfig, EngineAddress, TransportChoice};
 pub use executor::{DockerExecutor, DockerHandle};

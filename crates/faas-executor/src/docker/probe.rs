@@ -157,7 +157,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::{CallError, Probe};
-    use crate::docker::config::{DockerConfig, EngineAddress, PullPolicy, TransportChoice};
+    use crate::docker::config::{DockerConfig, EngineAddress, TransportChoice};
 
     /// An engine that answers every question with the same text, and counts them.
     async fn engine(answer: &'static str) -> (PathBuf, Arc<AtomicUsize>) {
@@ -186,7 +186,6 @@ mod tests {
             host: EngineAddress::Unix(path),
             transport: TransportChoice::Attach,
             runtime: None,
-            pull: PullPolicy::Never,
             auth_file: None,
         })
     }

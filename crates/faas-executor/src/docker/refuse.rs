@@ -3,10 +3,7 @@
 use faas_types::{Network, Runtime};
 
 use super::facts::Facts;
-use crate::sandbox::{SandboxError, SandboxSpec, Unsupported};
-
-/// The image that only the native runtime has: the machine's own programs.
-const HOST_IMAGE: &str = "host";
+use crate::sandbox::{HOST_IMAGE, SandboxError, SandboxSpec, Unsupported};
 
 pub(super) fn unsupported(operation: &str, reason: impl Into<String>) -> SandboxError {
     Unsupported { runtime: Runtime::Docker, operation: operation.to_owned(), reason: reason.into() }.into()
@@ -47,7 +44,7 @@ mod tests {
 
     fn spec(image: &str, network: Network, disk_bytes: Option<u64>) -> SandboxSpec {
         let limits = Limits { memory_bytes: 1 << 28, cpu_millicores: 1000, pids: 64, disk_bytes };
-        SandboxSpec { id: SandboxId("sb-1".into()), image: image.into(), limits, network }
+        SandboxSpec::new(SandboxId("sb-1".into()), image.into(), limits, network)
     }
 
     #[test]

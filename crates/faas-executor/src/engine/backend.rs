@@ -8,7 +8,7 @@ use super::EngineConfig;
 use crate::data_dir::DataDir;
 #[cfg(feature = "docker")]
 use crate::docker::DockerExecutor;
-use crate::error::{EngineError, StartError};
+use crate::error::StartError;
 use crate::guest::AgentStream;
 #[cfg(all(target_os = "linux", feature = "native"))]
 use crate::native::{NativeConfig, NativeExecutor, NativeStartError};
@@ -21,9 +21,6 @@ pub(super) enum Backend<'a> {
     Native(&'a NativeExecutor),
     #[cfg(feature = "docker")]
     Docker(&'a DockerExecutor),
-    /// Keeps the lifetime where no backend is built in.
-    #[cfg(not(any(feature = "docker", all(target_os = "linux", feature = "native"))))]
-    None(std::convert::Infallible, std::marker::PhantomData<&'a ()>),
 }
 
 macro_rules! each {
@@ -33,8 +30,6 @@ macro_rules! each {
             Backend::Native($backend) => $call,
             #[cfg(feature = "docker")]
             Backend::Docker($backend) => $call,
-            #[cfg(not(any(feature = "docker", all(target_os = "linux", feature = "native"))))]
-            Backend::None(never, _) => match never {},
         }
     };
 }
@@ -44,7 +39,7 @@ impl Backend<'_> {
         each!(self, backend => backend.runtime())
     }
 
-    async fn check(self, spec: &SandboxSpec) -> Result<(), SandboxError> {
+    pub(super) async fn check(self, spec: &SandboxSpec) -> Result<(), SandboxError> {
         each!(self, backend => backend.check(spec).await)
     }
 
@@ -82,14 +77,14 @@ pub(super) struct Backends {
 const NO_FIRECRACKER: &str = "this version has no Firecracker backend";
 
 impl Backends {
-    #[cfg_attr(
-        not(any(feature = "docker", all(target_os = "linux", feature = "native"))),
-        expect(unused_variables, reason = "a build without backends starts none")
-    )]
-    pub(super) async fn start(data_dir: &DataDir, config: &EngineConfig) -> Result<Self, StartError> {
+    pub(super) async fn start(
+        data_dir: &DataDir,
+        config: &EngineConfig,
+        #[cfg(all(target_os = "linux", feature = "native"))] images_dir: std::path::PathBuf,
+    ) -> Result<Self, StartError> {
         Ok(Self {
             #[cfg(all(target_os = "linux", feature = "native"))]
-            native: start_native(data_dir, config).await?,
+            native: start_native(data_dir, config, images_dir).await?,
             #[cfg(feature = "docker")]
             docker: match config.docker.clone() {
                 Some(docker) => Some(DockerExecutor::start(data_dir, docker, config.max_concurrent)?),
@@ -119,30 +114,6 @@ impl Backends {
             Runtime::Docker => none("this build has no Docker backend"),
             Runtime::Firecracker => none(NO_FIRECRACKER),
         }
-    }
-
-    /// The backend for a sandbox: the one that is named, which refuses by itself what it cannot do; or with `auto` the
-    /// first, in the order of [`Runtime::ALL`], that can do what is asked.
-    pub(super) async fn choose(
-        &self,
-        choice: RuntimeChoice,
-        spec: &SandboxSpec,
-    ) -> Result<Backend<'_>, EngineError> {
-        if let Some(runtime) = named(choice) {
-            return Ok(self.get(runtime)?);
-        }
-        let mut refusals = Vec::new();
-        for runtime in Runtime::ALL {
-            let refusal = match self.get(runtime) {
-                Ok(backend) => match backend.check(spec).await {
-                    Ok(()) => return Ok(backend),
-                    Err(refusal) => refusal,
-                },
-                Err(refusal) => refusal,
-            };
-            refusals.push((runtime, refusal));
-        }
-        Err(EngineError::NoRuntime { refusals })
     }
 
     pub(super) async fn capabilities(&self) -> BTreeMap<Runtime, RuntimeCapabilities> {
@@ -183,11 +154,12 @@ impl Backends {
 async fn start_native(
     data_dir: &DataDir,
     config: &EngineConfig,
+    images_dir: std::path::PathBuf,
 ) -> Result<Result<NativeExecutor, String>, StartError> {
     let native = NativeConfig {
         launcher_exe: config.launcher_exe.clone(),
         spare_slots: config.native_slots,
-        images_dir: None,
+        images_dir: Some(images_dir),
     };
     match NativeExecutor::start(data_dir, native).await {
         Ok(executor) => Ok(Ok(executor)),

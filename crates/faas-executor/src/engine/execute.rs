@@ -7,7 +7,8 @@ use faas_guest_protocol::{AgentError, AgentErrorKind, ExecFile, ExecRequest, Exi
 use faas_types::{ExecutionId, Runtime, RuntimeChoice, SandboxId, Timings};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{ExecuteSpec, ExecutionOutcome, Inner};
+use super::backend::{Backend, named};
+use super::{ExecuteSpec, ExecutionOutcome, Inner, images};
 use crate::error::EngineError;
 use crate::guest::{AgentConnection, Collected, ExecCall, GuestError};
 use crate::sandbox::{Account, ImageDefaults, SandboxError, SandboxHandle, SandboxSpec};
@@ -79,19 +80,48 @@ async fn create(
     receiver.await.unwrap_or_else(|_| Err(lost("making it failed")))
 }
 
+/// The backend for a sandbox, its image in place: the one that is named, which refuses by itself what it cannot do; or
+/// with `auto` the first, in the order of [`Runtime::ALL`], that can do what is asked.
+async fn place<'a>(
+    inner: &'a Inner,
+    choice: RuntimeChoice,
+    spec: &mut SandboxSpec,
+) -> Result<Backend<'a>, EngineError> {
+    if let Some(runtime) = named(choice) {
+        let backend = inner.backends.get(runtime)?;
+        images::prepare(inner, backend, spec).await?;
+        return Ok(backend);
+    }
+    let mut refusals = Vec::new();
+    for runtime in Runtime::ALL {
+        match ready(inner, runtime, spec).await {
+            Ok(backend) => return Ok(backend),
+            Err(refusal) => refusals.push((runtime, refusal)),
+        }
+    }
+    Err(EngineError::NoRuntime { refusals })
+}
+
+async fn ready<'a>(
+    inner: &'a Inner,
+    runtime: Runtime,
+    spec: &mut SandboxSpec,
+) -> Result<Backend<'a>, SandboxError> {
+    let backend = inner.backends.get(runtime)?;
+    backend.check(spec).await?;
+    images::prepare(inner, backend, spec).await?;
+    Ok(backend)
+}
+
 pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<ExecutionOutcome, EngineError> {
     let runtime = match spec.runtime {
         RuntimeChoice::Auto => inner.config.default_runtime,
         named => named,
     };
     let image = spec.image.clone().unwrap_or_else(|| inner.config.default_image.clone());
-    let sandbox_spec = SandboxSpec {
-        id: new_sandbox_id(),
-        image: image.clone(),
-        limits: spec.limits,
-        network: spec.network,
-    };
-    let backend = inner.backends.choose(runtime, &sandbox_spec).await?;
+    let mut sandbox_spec = SandboxSpec::new(new_sandbox_id(), image.clone(), spec.limits, spec.network);
+    // Before there is a place for it: fetching an image can take long.
+    let backend = place(inner, runtime, &mut sandbox_spec).await?;
     let queued = Instant::now();
     let permit = inner.permits.acquire().await?;
     let queue_us = micros(queued.elapsed());

@@ -5,6 +5,7 @@
 
 mod backend;
 mod execute;
+mod images;
 mod permits;
 
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ use tokio_util::task::TaskTracker;
 use crate::data_dir::DataDir;
 use crate::error::{EngineError, StartError};
 use crate::guest::Held;
+#[cfg(all(target_os = "linux", feature = "native"))]
+use crate::images::{ImageStore, ImageStoreConfig};
 use crate::platform::host;
 use crate::sandbox::Limits;
 use backend::Backends;
@@ -45,6 +48,23 @@ pub struct EngineConfig {
     /// How many launcher slots stand ready, each parked in its cgroups.
     #[cfg(all(target_os = "linux", feature = "native"))]
     pub native_slots: usize,
+    /// Where images come from and how much of them is kept.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    pub images: ImageStoreConfig,
+    /// Whether an execution whose image is not there has it pulled.
+    pub pull: PullPolicy,
+}
+
+/// Whether an image is pulled when an execution asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// When it is not there.
+    #[default]
+    IfMissing,
+    /// Each time.
+    Always,
+    /// Not at all: it has to be pulled or imported before.
+    Never,
 }
 
 /// A file to put into the sandbox before the program starts.
@@ -130,6 +150,8 @@ pub struct Engine {
 struct Inner {
     config: EngineConfig,
     backends: Backends,
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    images: ImageStore,
     permits: Permits,
     /// Sandboxes that are being destroyed.
     background: TaskTracker,
@@ -146,12 +168,19 @@ impl Engine {
     /// merely not there is no error: [`Engine::capabilities`] says so.
     pub async fn start(config: EngineConfig) -> Result<Self, StartError> {
         let data_dir = DataDir::open(&config.data_dir)?;
+        #[cfg(all(target_os = "linux", feature = "native"))]
+        let images = ImageStore::open(&data_dir.private("images")?, config.images.clone()).await?;
+        #[cfg(all(target_os = "linux", feature = "native"))]
+        let backends = Backends::start(&data_dir, &config, images.images_dir()).await?;
+        #[cfg(not(all(target_os = "linux", feature = "native")))]
         let backends = Backends::start(&data_dir, &config).await?;
         let permits = Permits::new(config.max_concurrent, config.max_queued);
         Ok(Self {
             inner: Arc::new(Inner {
                 config,
                 backends,
+                #[cfg(all(target_os = "linux", feature = "native"))]
+                images,
                 permits,
                 background: TaskTracker::new(),
                 _data_dir: data_dir,
@@ -166,6 +195,13 @@ impl Engine {
     /// [`EngineError`]; a program that fails is no error.
     pub async fn execute(&self, spec: ExecuteSpec) -> Result<ExecutionOutcome, EngineError> {
         execute::execute(&self.inner, spec).await
+    }
+
+    /// The images that sandboxes can start from, beside the host's own.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    #[must_use]
+    pub fn images(&self) -> &ImageStore {
+        &self.inner.images
     }
 
     /// What every runtime can do here.
@@ -195,5 +231,7 @@ impl Engine {
         // Ends every sandbox, with whatever runs in it.
         self.inner.backends.stop().await;
         self.inner.background.wait().await;
+        #[cfg(all(target_os = "linux", feature = "native"))]
+        self.inner.images.settle().await;
     }
 }

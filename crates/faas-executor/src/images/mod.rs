@@ -63,6 +63,6 @@ pub use digest::Digest;
 pub use error::{ImageError, ImageErrorKind};
 pub use lease::ImageLease;
 pub use mode::UnpackMode;
-pub use names::ImageName;
+pub use names::{ImageName, check_reference};
 pub use progress::{Phase, Progress};
 pub use store::{ImageInfo, ImageStore, ImageStoreConfig, ImportSource};

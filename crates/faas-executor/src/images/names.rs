@@ -1,6 +1,6 @@
 //! Names of images: parsed, checked, and brought to one form.
 //!
-//! The grammar is that of the distribution project's references: `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`. A name without a
+//! The grammar is that of the distribution project's references: `[HOST_IMAGE[:PORT]/]PATH[:TAG][@DIGEST]`. A name without a
 //! host is one of Docker Hub's: `alpine` is `docker.io/library/alpine:latest`.
 
 use std::fmt;
@@ -8,18 +8,14 @@ use std::str::FromStr;
 
 use super::digest::Digest;
 use super::error::ImageError;
-
-/// The registry of names that have none.
-pub(crate) const DOCKER_HUB: &str = "docker.io";
+use crate::registry_auth::DOCKER_HUB;
+use crate::sandbox::HOST_IMAGE;
 
 /// The longest host and path together (distribution reference grammar, `NameTotalLengthMax`).
 const MAX_NAME_BYTES: usize = 255;
 
 /// The longest text that is looked at.
 const MAX_TEXT_BYTES: usize = 512;
-
-/// The name of the machine's own image, which no registry and no archive has.
-const HOST: &str = "host";
 
 /// A name in its one form. A digest, where there is one, says which image it is; a tag beside it is dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +41,14 @@ pub(crate) enum Wanted {
     Name(ImageName),
     /// An image by its id, `sha256:` and 64 digits: the digest of its configuration.
     Id(Digest),
+}
+
+/// Checks that a text can name an image: `host`, a name, or an id.
+///
+/// # Errors
+/// [`ImageError::InvalidName`] with what is wrong.
+pub fn check_reference(text: &str) -> Result<(), ImageError> {
+    if text == HOST_IMAGE { Ok(()) } else { Wanted::parse(text).map(drop) }
 }
 
 impl Wanted {
@@ -121,7 +125,7 @@ impl FromStr for ImageName {
         {
             return Err(refused("its tag is not one to 128 letters, digits, `_`, `.` and `-`"));
         }
-        if name == HOST {
+        if name == HOST_IMAGE {
             return Err(refused("`host` is the machine's own image and is in no store and no registry"));
         }
         let (host, path) = match name.split_once('/') {
@@ -266,7 +270,7 @@ mod tests {
             "a@",
             "Alpine",
             "A/a",
-            "LOCALHOST/a",
+            "LOCALHOST_IMAGE/a",
             "docker.io/Alpine",
             "a b",
             "a\n",

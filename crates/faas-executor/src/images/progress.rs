@@ -24,6 +24,22 @@ pub enum Phase {
     Committing,
 }
 
+impl Phase {
+    /// Its name, as it is serialized.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Resolving => "resolving",
+            Self::Receiving => "receiving",
+            Self::Unpacking => "unpacking",
+            Self::Present => "present",
+            Self::Unpacked => "unpacked",
+            Self::Merging => "merging",
+            Self::Committing => "committing",
+        }
+    }
+}
+
 /// One step of a pull or an import. Steps of one layer come in order, those of several layers mixed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Progress {

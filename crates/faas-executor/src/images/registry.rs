@@ -11,13 +11,14 @@ use reqwest::header::{ACCEPT as ACCEPT_HEADER, AUTHORIZATION, HeaderMap, HeaderV
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::OnceCell;
 
-use super::auth::{self, Challenge, Credentials, Found};
+use super::auth::{self, Challenge};
 use super::digest::Digest;
 use super::error::ImageError;
 use super::ingest::ByteStream;
 use super::manifest::{ACCEPT, MAX_MANIFEST_BYTES};
-use super::names::{DOCKER_HUB, ImageName, Version};
+use super::names::{ImageName, Version};
 use super::store::ImageStoreConfig;
+use crate::registry_auth::{self, Credentials, DOCKER_HUB, Found};
 
 /// Docker Hub's registry.
 const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
@@ -93,7 +94,7 @@ impl Registries {
             None => Ok(Found::Nothing),
             Some(path) => {
                 let registry = registry.to_owned();
-                tokio::task::spawn_blocking(move || auth::find(&path, &registry))
+                tokio::task::spawn_blocking(move || registry_auth::find(&path, &registry))
                     .await
                     .unwrap_or(Ok(Found::Nothing))
             }

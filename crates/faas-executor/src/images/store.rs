@@ -24,6 +24,9 @@ use super::pull;
 use super::registry::Registries;
 use super::store_files::{Shelf, StoreFiles};
 
+/// How many images are fetched or imported at once; more wait. Each has three layers on the way at once.
+const IMAGES_AT_ONCE: usize = 4;
+
 /// How a store is used.
 #[derive(Clone, Debug)]
 pub struct ImageStoreConfig {
@@ -107,6 +110,8 @@ pub(super) struct Inner {
     pub(super) registries: Registries,
     pub(super) runtime: Handle,
     flights: Flights,
+    /// Who may fetch or import an image now.
+    makers: tokio::sync::Semaphore,
     held: Mutex<HashMap<Digest, Weak<Held>>>,
     turns: Mutex<Turns>,
     /// How much is being done in the background.
@@ -147,6 +152,11 @@ impl Inner {
         let index = self.index()?;
         let found = index.find(wanted).and_then(|id| Some((id, index.images.get(&id)?)));
         found.map_or(Ok(None), |(id, image)| self.lease(id, image))
+    }
+
+    async fn maker(&self) -> Result<tokio::sync::SemaphorePermit<'_>, ImageError> {
+        let maker = self.makers.acquire().await;
+        maker.map_err(|_closed| ImageError::Store { reason: "it is being closed".to_owned() })
     }
 
     /// Whoever holds the lock in it may unpack the layer.
@@ -202,6 +212,7 @@ impl ImageStore {
             cache: IndexCache::default(),
             runtime: Handle::current(),
             flights: Flights::default(),
+            makers: tokio::sync::Semaphore::new(IMAGES_AT_ONCE),
             held: Mutex::default(),
             turns: Mutex::default(),
             background: tokio::sync::watch::Sender::default(),
@@ -261,6 +272,7 @@ impl ImageStore {
             move || if or_get { self.0.get(&Wanted::Name(name)) } else { Ok(None) }
         };
         let work = move |progress: ProgressFn| async move {
+            let _maker = inner.maker().await?;
             let limit = inner.config.pull_timeout;
             match tokio::time::timeout(limit, pull::pull(&inner, &name, &*progress)).await {
                 Ok(pulled) => pulled,
@@ -286,6 +298,7 @@ impl ImageStore {
         progress: impl Fn(Progress) + Send + Sync + 'static,
     ) -> Result<Vec<ImageLease>, ImageError> {
         let name = name.map(str::parse::<ImageName>).transpose()?;
+        let _maker = self.0.maker().await?;
         import::import(&self.0, source, name, &progress).await
     }
 
@@ -332,8 +345,20 @@ impl ImageStore {
         result
     }
 
-    /// Waits, for some seconds at most, until what callers who went away have left is removed. For an orderly end: what is not removed then is
-    /// when the store is opened again.
+    /// The largest archive that is imported, in bytes.
+    #[must_use]
+    pub fn max_archive_bytes(&self) -> u64 {
+        self.0.config.max_archive_bytes
+    }
+
+    /// The directory that holds the images: the root of one is at its id's hexadecimal digits, in `root`.
+    #[must_use]
+    pub fn images_dir(&self) -> PathBuf {
+        self.0.files.path().join("images")
+    }
+
+    /// Waits, for some seconds at most, until what callers who went away have left is removed. For an orderly end: what
+    /// is not removed then is when the store is opened again.
     pub async fn settle(&self) {
         self.0.settled().await;
     }

@@ -120,6 +120,10 @@ struct Owner {
 
 const TREE: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// The mode of directories that sandboxes come through on their way to the root of an image: they have a mount of
+/// `images`, and are somebody else there.
+const PASSABLE: Mode = Mode::from_raw_mode(0o711);
+
 fn open_dir(at: impl AsFd, name: &str) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(at, name, TREE, Mode::empty())
 }
@@ -146,6 +150,7 @@ impl StoreFiles {
         let make =
             |name: &str| make_dir(&root, name).and_then(|()| open_dir(&root, name)).at(&path.join(name));
         let (layers, images, tmp) = (make("layers")?, make("images")?, make("tmp")?);
+        rustix::fs::fchmod(&images, PASSABLE).at(&path.join("images"))?;
         let files = Self { path, root, layers, images, tmp, ids };
         files.check_owner()?;
         Ok(files)
@@ -309,6 +314,9 @@ impl StoreFiles {
         digest: &Digest,
     ) -> io::Result<bool> {
         let (to, hex) = (self.shelf(shelf), digest.hex());
+        if matches!(shelf, Shelf::Images) {
+            rustix::fs::chmodat(staging, name, PASSABLE, AtFlags::empty())?;
+        }
         match rustix::fs::renameat_with(staging, name, to, hex.as_str(), RenameFlags::NOREPLACE) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use super::cgroup::{CgroupFileError, CgroupHost, CgroupPlan, SlotCgroup};
 use super::disk::{DiskError, Disks, MIN_BYTES, Promise};
-use super::launcher::message::{LauncherSetup, SandboxOrder, SlotReply};
+use super::launcher::message::{ImageOrder, LauncherSetup, SandboxOrder, SlotReply};
 use super::launcher::{self, Failure};
 use super::launcher_process::LauncherConfig;
 use super::layout::{self, IdMode};
@@ -25,9 +25,10 @@ use crate::agent_binary;
 use crate::data_dir::DataDir;
 use crate::error::StartError;
 use crate::guest::{AgentStream, connect};
+use crate::images::ImageLease;
 use crate::sandbox::{
-    Account, BackendHandle, ImageDefaults, SandboxError, SandboxExecutor, SandboxHandle, SandboxSpec,
-    Unsupported,
+    Account, BackendHandle, HOST_IMAGE, ImageDefaults, SandboxError, SandboxExecutor, SandboxHandle,
+    SandboxSpec, Unsupported,
 };
 
 /// The part of a sandbox's handle that is this backend's.
@@ -40,6 +41,8 @@ pub struct NativeHandle {
     /// The room of its disk, where it has one.
     _disk: Option<Arc<Promise>>,
     watched: Arc<Watched>,
+    /// Keeps its image where it is.
+    _image: Option<ImageLease>,
 }
 
 /// Makes native sandboxes.
@@ -199,27 +202,26 @@ impl NativeExecutor {
         memory_bytes / 2 / 4096 * 4096
     }
 
-    /// What the sandbox's image says of programs, or why this backend cannot make the sandbox.
-    fn image_for(&self, spec: &SandboxSpec) -> Result<ImageDefaults, SandboxError> {
+    /// Why this backend cannot make the sandbox, if so; its image, should it be one of the store's, aside.
+    async fn refusal(&self, spec: &SandboxSpec) -> Result<(), SandboxError> {
         if spec.network == Network::Egress {
             return Err(Self::refuse("network egress", NO_EGRESS));
         }
         if let (Some(_), DiskSupport::None(reason)) = (spec.limits.disk_bytes, &self.disks) {
             return Err(Self::refuse("disk_mb", reason.clone()));
         }
-        defaults_of(&spec.image).ok_or_else(|| SandboxError::ImageUnavailable {
-            image: spec.image.clone(),
-            reason: format!(
-                "the native runtime of this version has one image, {:?}: the host's own programs",
-                host_image::NAME
-            ),
-        })
+        if spec.image != HOST_IMAGE
+            && let Some(reason) = self.slots.no_images().await
+        {
+            return Err(Self::refuse("OCI images", reason));
+        }
+        Ok(())
     }
 
     async fn create_in_slot(
         &self,
         spec: &SandboxSpec,
-        image: ImageDefaults,
+        image: &ImageUse,
     ) -> Result<SandboxHandle, SandboxError> {
         let slot = self.slots.claim().await.map_err(|error| match error {
             SlotError::Park(failure) => create_error(failure),
@@ -239,7 +241,7 @@ impl NativeExecutor {
         };
         let (agent, there) = sockets()
             .map_err(|source| SandboxError::Create { step: "make a socket pair".to_owned(), source })?;
-        let made = self.order(&slot, spec, there).await.and_then(|(init_pid, pidfd, disk)| {
+        let made = self.order(&slot, spec, image, there).await.and_then(|(init_pid, pidfd, disk)| {
             let again = pidfd
                 .try_clone()
                 .map_err(|source| SandboxError::Create { step: "watch a sandbox".to_owned(), source })?;
@@ -249,9 +251,16 @@ impl NativeExecutor {
         match made {
             Ok((init_pid, pidfd, disk, watched)) => Ok(SandboxHandle {
                 id: spec.id.clone(),
-                image,
+                image: image.defaults.clone(),
                 agent: Some(agent),
-                backend: BackendHandle::Native(NativeHandle { slot, init_pid, pidfd, _disk: disk, watched }),
+                backend: BackendHandle::Native(NativeHandle {
+                    slot,
+                    init_pid,
+                    pidfd,
+                    _disk: disk,
+                    watched,
+                    _image: spec.stored.clone(),
+                }),
             }),
             Err(error) => {
                 // Nothing is known of what the slot holds now.
@@ -265,6 +274,7 @@ impl NativeExecutor {
         &self,
         slot: &Slot,
         spec: &SandboxSpec,
+        image: &ImageUse,
         agent: UnixStream,
     ) -> Result<(u32, OwnedFd, Option<Arc<Promise>>), SandboxError> {
         if let Some(cgroup) = &slot.cgroup {
@@ -295,7 +305,7 @@ impl NativeExecutor {
             tmpfs_bytes,
             shm_bytes: (64 << 20).min(Self::tmpfs_bytes(memory_bytes)),
             keep_sockets_small: slot.cgroup.as_ref().is_none_or(|cgroup| cgroup.birth_place().is_none()),
-            image: None,
+            image: image.order.clone(),
         };
         let (mount, promise) = disk.map_or((None, None), |(mount, promise)| (Some(mount), Some(promise)));
         let fds: Vec<_> = std::iter::once(agent.as_fd()).chain(mount.as_ref().map(|d| d.as_fd())).collect();
@@ -443,10 +453,35 @@ async fn sweep(cgroups: Arc<CgroupHost>) -> Result<(), StartError> {
     Ok(())
 }
 
-/// What the image says of programs, if it is one that this backend has.
-fn defaults_of(image: &str) -> Option<ImageDefaults> {
-    let path = ("PATH".to_owned(), host_image::PATH.to_owned());
-    (image == host_image::NAME).then(|| ImageDefaults { env: vec![path], ..ImageDefaults::default() })
+/// What an image says of programs, and what of it a slot has to know.
+struct ImageUse {
+    defaults: ImageDefaults,
+    order: Option<ImageOrder>,
+}
+
+/// The image of a sandbox.
+fn image_of(spec: &SandboxSpec) -> Result<ImageUse, SandboxError> {
+    let unavailable = |reason: String| SandboxError::ImageUnavailable { image: spec.image.clone(), reason };
+    if spec.image == HOST_IMAGE {
+        let path = ("PATH".to_owned(), host_image::PATH.to_owned());
+        let defaults = ImageDefaults { env: vec![path], ..ImageDefaults::default() };
+        return Ok(ImageUse { defaults, order: None });
+    }
+    let lease = spec.stored.as_ref().ok_or_else(|| unavailable("it is not in the image store".to_owned()))?;
+    // The directory of an image is named for it, and all are in the directory that the launcher has.
+    let rootfs = lease.rootfs().components().rev().take(2).collect::<Vec<_>>();
+    let rootfs: PathBuf = rootfs.into_iter().rev().collect();
+    let rootfs =
+        rootfs.into_os_string().into_string().map_err(|_| unavailable("its path is not text".to_owned()))?;
+    let config = lease.config();
+    let working_dir = Some(config.working_dir.clone());
+    let defaults = ImageDefaults {
+        env: config.env.clone(),
+        working_dir: working_dir.clone(),
+        user: Some(config.user.clone()).filter(|user| !user.is_empty()),
+    };
+    let order = Some(ImageOrder { rootfs, working_dir });
+    Ok(ImageUse { defaults, order })
 }
 
 impl SandboxExecutor for NativeExecutor {
@@ -492,15 +527,16 @@ impl SandboxExecutor for NativeExecutor {
     }
 
     async fn check(&self, spec: &SandboxSpec) -> Result<(), SandboxError> {
-        self.image_for(spec).map(drop)
+        self.refusal(spec).await
     }
 
     async fn create(&self, spec: &SandboxSpec) -> Result<SandboxHandle, SandboxError> {
-        let image = self.image_for(spec)?;
+        self.refusal(spec).await?;
+        let image = image_of(spec)?;
         // A slot can have died since it was parked, or hold memory of the sandbox before: then another is asked.
         let mut tries = 0;
         loop {
-            match self.create_in_slot(spec, image.clone()).await {
+            match self.create_in_slot(spec, &image).await {
                 Err(SandboxError::Create { source, .. }) if is_gone(&source) && tries < MAX_TRIES => {
                     tries += 1
                 }

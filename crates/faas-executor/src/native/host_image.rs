@@ -11,9 +11,6 @@ use std::path::{Path, PathBuf};
 
 use super::launcher::{Failure, Step as _};
 
-/// The name of the image.
-pub(crate) const NAME: &str = "host";
-
 /// The PATH of the image.
 pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 

@@ -15,15 +15,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser as _;
+use faas_executor::PullPolicy;
 #[cfg(feature = "docker")]
 use faas_executor::docker::DockerConfig;
+#[cfg(all(target_os = "linux", feature = "native"))]
+use faas_executor::images::{ImageName, ImageStoreConfig};
 use faas_executor::sandbox::Limits;
 use faas_types::RuntimeChoice;
 use tracing_subscriber::EnvFilter;
 
 #[cfg(feature = "docker")]
-pub use options::{DockerHost, DockerPull, DockerTransport};
-pub use options::{Listen, LogFormat, Options};
+pub use options::{DockerHost, DockerTransport};
+pub use options::{Listen, LogFormat, Options, Pull};
 
 const MIB: u64 = 1 << 20;
 
@@ -154,6 +157,11 @@ pub struct Config {
     /// The Docker engine to be used, if one is.
     #[cfg(feature = "docker")]
     pub docker: Option<DockerConfig>,
+    /// Where images come from and how much of them is kept.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    pub images: ImageStoreConfig,
+    /// Whether an execution whose image is not there has it fetched.
+    pub pull: PullPolicy,
     /// The longest request body.
     pub max_body_bytes: u64,
     /// The most bytes of large request bodies that are held at once.
@@ -208,6 +216,9 @@ impl Config {
         let limits = limit_rules(&options, &surroundings.host)?;
         #[cfg(feature = "docker")]
         let docker = docker(&options, surroundings)?;
+        #[cfg(all(target_os = "linux", feature = "native"))]
+        let images = images(&options, surroundings)?;
+        let pull = options.pull.unwrap_or_default().into();
         let cores = u64::from(surroundings.host.cpu_millicores / 1000).max(1);
         let default_image = options.default_image.unwrap_or_else(|| "host".to_owned());
         if let Some(reason) = crate::validate::image_problem(&default_image) {
@@ -235,6 +246,9 @@ impl Config {
             native_slots: within("native_slots", native_slots, 1, 1000)? as usize,
             #[cfg(feature = "docker")]
             docker,
+            #[cfg(all(target_os = "linux", feature = "native"))]
+            images,
+            pull,
             max_body_bytes,
             max_body_bytes_total: within(
                 "max_body_bytes_total",
@@ -276,19 +290,48 @@ fn docker(options: &Options, surroundings: &Surroundings) -> Result<Option<Docke
         let reason = "it is empty or contains white space".to_owned();
         return Err(ConfigError::Value { option: "docker_runtime", reason });
     }
-    // As Docker's own client finds it.
-    let auth_file = options.docker_auth_file.clone().or_else(|| {
-        let dir = surroundings.variable("DOCKER_CONFIG").map(PathBuf::from);
-        let dir = dir.or_else(|| Some(Path::new(surroundings.variable("HOME")?).join(".docker")));
-        dir.map(|dir| dir.join("config.json"))
-    });
     Ok(Some(DockerConfig {
         host,
         transport: options.docker_transport.unwrap_or_default().into(),
         runtime,
-        pull: options.docker_pull.unwrap_or_default().into(),
-        auth_file,
+        auth_file: auth_file(options, surroundings),
     }))
+}
+
+/// The credentials for registries, where Docker's own client finds them.
+fn auth_file(options: &Options, surroundings: &Surroundings) -> Option<PathBuf> {
+    options.registry_auth_file.clone().or_else(|| {
+        let dir = surroundings.variable("DOCKER_CONFIG").map(PathBuf::from);
+        let dir = dir.or_else(|| Some(Path::new(surroundings.variable("HOME")?).join(".docker")));
+        dir.map(|dir| dir.join("config.json"))
+    })
+}
+
+/// This very program, even when its file has been replaced or removed meanwhile.
+#[cfg(all(target_os = "linux", feature = "native"))]
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+
+#[cfg(all(target_os = "linux", feature = "native"))]
+fn images(options: &Options, surroundings: &Surroundings) -> Result<ImageStoreConfig, ConfigError> {
+    let insecure_registries = options.insecure_registries.clone().unwrap_or_default();
+    for registry in &insecure_registries {
+        // As names of images have it: what is no registry there would be compared with nothing.
+        let name = format!("{registry}/name");
+        if !name.parse::<ImageName>().is_ok_and(|name| name.registry() == registry) {
+            let reason = format!("{registry:?} is no HOST or HOST:PORT of a registry");
+            return Err(ConfigError::Value { option: "insecure_registries", reason });
+        }
+    }
+    let max_mb = within("max_images_mb", options.max_images_mb.unwrap_or(20_480), 1, u64::MAX / MIB)?;
+    let pull_timeout = options.pull_timeout_ms.unwrap_or(30 * 60 * 1000);
+    Ok(ImageStoreConfig {
+        max_bytes: max_mb * MIB,
+        max_archive_bytes: max_mb * MIB,
+        insecure_registries,
+        docker_config: auth_file(options, surroundings),
+        pull_timeout: milliseconds("pull_timeout_ms", pull_timeout, 1)?,
+        ..ImageStoreConfig::new(PathBuf::from(OWN_PROGRAM))
+    })
 }
 
 /// A day: nothing here is longer.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
+use faas_executor::PullPolicy;
 use faas_types::RuntimeChoice;
 use serde::Deserialize;
 
@@ -81,17 +82,32 @@ pub struct Options {
     #[arg(long, value_name = "NAME")]
     pub docker_runtime: Option<String>,
 
-    /// When the engine fetches an image from its registry: `if-missing`, `always` (before each execution) or `never`.
-    /// Default: if-missing
-    #[cfg(feature = "docker")]
+    /// When an image is fetched from its registry for an execution: `if-missing`, `always` (before each execution) or
+    /// `never` (it has to be pulled or imported before). Default: if-missing
     #[arg(long, value_name = "WHEN", value_enum)]
-    pub docker_pull: Option<DockerPull>,
+    pub pull: Option<Pull>,
 
-    /// Docker's own file with credentials for registries; those of the registry at hand are sent along with a pull.
-    /// Programs that keep credentials are not run. Default: `$DOCKER_CONFIG/config.json`, or `~/.docker/config.json`.
-    #[cfg(feature = "docker")]
+    /// Docker's own file with credentials for registries; those of a registry are shown to that registry alone. Programs
+    /// that keep credentials are not run. Default: `$DOCKER_CONFIG/config.json`, or `~/.docker/config.json`.
     #[arg(long, value_name = "FILE")]
-    pub docker_auth_file: Option<PathBuf>,
+    pub registry_auth_file: Option<PathBuf>,
+
+    /// Registries, `HOST` or `HOST:PORT`, that are spoken to over plain HTTP; several are separated by commas (in the
+    /// file: a list). Docker engines have a setting of their own for that. Default: none
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    #[arg(long, value_name = "REGISTRIES", value_delimiter = ',')]
+    pub insecure_registries: Option<Vec<String>>,
+
+    /// How long a pull may take as a whole, in milliseconds. Default: 1800000
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    #[arg(long, value_name = "MS")]
+    pub pull_timeout_ms: Option<u64>,
+
+    /// The most disk that images take in the data directory, in MiB. Those that no sandbox uses make room for new ones,
+    /// the least recently used first. The largest archive that can be imported is as large. Default: 20480
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    #[arg(long, value_name = "MIB")]
+    pub max_images_mb: Option<u64>,
 
     /// The longest request body in bytes; a longer one is refused with 413. Default: 16777216
     #[arg(long, value_name = "BYTES")]
@@ -190,10 +206,14 @@ impl Options {
             docker_transport: self.docker_transport.or(lower.docker_transport),
             #[cfg(feature = "docker")]
             docker_runtime: self.docker_runtime.or(lower.docker_runtime),
-            #[cfg(feature = "docker")]
-            docker_pull: self.docker_pull.or(lower.docker_pull),
-            #[cfg(feature = "docker")]
-            docker_auth_file: self.docker_auth_file.or(lower.docker_auth_file),
+            pull: self.pull.or(lower.pull),
+            registry_auth_file: self.registry_auth_file.or(lower.registry_auth_file),
+            #[cfg(all(target_os = "linux", feature = "native"))]
+            insecure_registries: self.insecure_registries.or(lower.insecure_registries),
+            #[cfg(all(target_os = "linux", feature = "native"))]
+            pull_timeout_ms: self.pull_timeout_ms.or(lower.pull_timeout_ms),
+            #[cfg(all(target_os = "linux", feature = "native"))]
+            max_images_mb: self.max_images_mb.or(lower.max_images_mb),
             max_body_bytes: self.max_body_bytes.or(lower.max_body_bytes),
             max_body_bytes_total: self.max_body_bytes_total.or(lower.max_body_bytes_total),
             max_answer_bytes_total: self.max_answer_bytes_total.or(lower.max_answer_bytes_total),
@@ -255,14 +275,14 @@ impl TryFrom<String> for Listen {
 }
 
 #[cfg(feature = "docker")]
-pub use docker::{DockerHost, DockerPull, DockerTransport};
+pub use docker::{DockerHost, DockerTransport};
 
 #[cfg(feature = "docker")]
 mod docker {
     use std::str::FromStr;
 
     use clap::ValueEnum;
-    use faas_executor::docker::{EngineAddress, PullPolicy, TransportChoice};
+    use faas_executor::docker::{EngineAddress, TransportChoice};
     use serde::Deserialize;
 
     /// Where the engine is, or that none is to be used.
@@ -311,29 +331,29 @@ mod docker {
             }
         }
     }
+}
 
-    /// When images are fetched.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-    #[serde(rename_all = "kebab-case")]
-    pub enum DockerPull {
-        /// When the engine does not have them.
-        #[default]
-        #[value(alias = "if_missing")]
-        #[serde(alias = "if_missing")]
-        IfMissing,
-        /// Before each execution.
-        Always,
-        /// Not at all.
-        Never,
-    }
+/// When images are fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pull {
+    /// When they are not there.
+    #[default]
+    #[value(alias = "if_missing")]
+    #[serde(alias = "if_missing")]
+    IfMissing,
+    /// Before each execution.
+    Always,
+    /// Not at all.
+    Never,
+}
 
-    impl From<DockerPull> for PullPolicy {
-        fn from(given: DockerPull) -> Self {
-            match given {
-                DockerPull::IfMissing => Self::IfMissing,
-                DockerPull::Always => Self::Always,
-                DockerPull::Never => Self::Never,
-            }
+impl From<Pull> for PullPolicy {
+    fn from(given: Pull) -> Self {
+        match given {
+            Pull::IfMissing => Self::IfMissing,
+            Pull::Always => Self::Always,
+            Pull::Never => Self::Never,
         }
     }
 }

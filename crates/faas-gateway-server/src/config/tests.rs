@@ -164,9 +164,43 @@ fn every_option_is_taken_from_each_place() {
     assert_eq!((config.listen.port(), config.data_dir.to_str()), (1, Some("/d")));
 }
 
+#[cfg(all(target_os = "linux", feature = "native"))]
+#[test]
+fn images_are_had_as_it_is_said() {
+    use faas_executor::PullPolicy;
+    let usual = config(&[], &[]).unwrap();
+    assert_eq!((usual.pull, usual.images.max_bytes), (PullPolicy::IfMissing, 20 << 30));
+    assert!(usual.images.insecure_registries.is_empty() && usual.images.docker_config.is_none());
+    let (_file, path) = file("insecure_registries = [\"a:5000\"]\nmax_images_mb = 5\npull = \"if-missing\"");
+    let given =
+        config(&["--config", &path], &[("FAAS_PULL", "never"), ("FAAS_PULL_TIMEOUT_MS", "7")]).unwrap();
+    assert_eq!((given.pull, given.images.max_bytes), (PullPolicy::Never, 5 << 20));
+    assert_eq!(given.images.insecure_registries, ["a:5000"]);
+    assert_eq!(given.images.pull_timeout.as_millis(), 7);
+    let several = config(&["--insecure-registries", "localhost:5000,b.example"], &[]).unwrap();
+    assert_eq!(several.images.insecure_registries, ["localhost:5000", "b.example"]);
+    for wrong in ["http://a.example", "a.example/b", "name", ""] {
+        assert!(refused(&["--insecure-registries", wrong], &[]).contains("registr"), "{wrong}");
+    }
+    assert!(refused(&["--pull", "sometimes"], &[]).contains("sometimes"));
+    assert!(refused(&["--default-image", "UPPER"], &[]).contains("default_image"));
+}
+
+#[cfg(all(target_os = "linux", feature = "native"))]
+#[test]
+fn credentials_are_where_dockers_own_client_has_them() {
+    let at = |environment: &[(&str, &str)]| {
+        let file = config(&[], environment).unwrap().images.docker_config;
+        file.map(|path| path.to_str().unwrap().to_owned())
+    };
+    assert_eq!(at(&[("HOME", "/h")]).as_deref(), Some("/h/.docker/config.json"));
+    assert_eq!(at(&[("HOME", "/h"), ("DOCKER_CONFIG", "/d")]).as_deref(), Some("/d/config.json"));
+    assert_eq!(at(&[("FAAS_REGISTRY_AUTH_FILE", "/f")]).as_deref(), Some("/f"));
+}
+
 #[cfg(feature = "docker")]
 mod docker {
-    use faas_executor::docker::{EngineAddress, PullPolicy, TransportChoice};
+    use faas_executor::docker::{EngineAddress, TransportChoice};
 
     use super::{config, file, refused};
 
@@ -174,36 +208,20 @@ mod docker {
     fn an_engine_is_used_where_it_usually_is_unless_it_is_said_otherwise() {
         let docker = config(&[], &[]).unwrap().docker.unwrap();
         assert_eq!(docker.host, EngineAddress::Unix("/var/run/docker.sock".into()));
-        assert_eq!((docker.transport, docker.pull), (TransportChoice::Auto, PullPolicy::IfMissing));
+        assert_eq!(docker.transport, TransportChoice::Auto);
         assert_eq!((docker.runtime, docker.auth_file), (None, None));
         assert!(config(&["--docker-host", "none"], &[]).unwrap().docker.is_none());
-        let (_file, path) = file(
-            "docker_host = \"tcp://127.0.0.1:2375\"\ndocker_transport = \"attach\"\ndocker_pull = \"if-missing\"",
-        );
-        let docker =
-            config(&["--config", &path, "--docker-runtime", "runsc"], &[("FAAS_DOCKER_PULL", "never")]);
-        let docker = docker.unwrap().docker.unwrap();
+        let (_file, path) = file("docker_host = \"tcp://127.0.0.1:2375\"\ndocker_transport = \"attach\"");
+        let docker = config(&["--config", &path, "--docker-runtime", "runsc"], &[]).unwrap().docker.unwrap();
         assert_eq!(docker.host, EngineAddress::Tcp("127.0.0.1:2375".into()));
-        assert_eq!((docker.transport, docker.pull), (TransportChoice::Attach, PullPolicy::Never));
+        assert_eq!(docker.transport, TransportChoice::Attach);
         assert_eq!(docker.runtime.as_deref(), Some("runsc"));
-    }
-
-    #[test]
-    fn credentials_are_where_dockers_own_client_has_them() {
-        let at = |environment: &[(&str, &str)]| {
-            let file = config(&[], environment).unwrap().docker.unwrap().auth_file;
-            file.map(|path| path.to_str().unwrap().to_owned())
-        };
-        assert_eq!(at(&[("HOME", "/h")]).as_deref(), Some("/h/.docker/config.json"));
-        assert_eq!(at(&[("HOME", "/h"), ("DOCKER_CONFIG", "/d")]).as_deref(), Some("/d/config.json"));
-        assert_eq!(at(&[("FAAS_DOCKER_AUTH_FILE", "/f")]).as_deref(), Some("/f"));
     }
 
     #[test]
     fn what_is_no_engine_is_refused() {
         assert!(refused(&["--docker-host", "ssh://host"], &[]).contains("neither TLS nor SSH"));
         assert!(refused(&["--docker-host", "/var/run/docker.sock"], &[]).contains("unix:///PATH"));
-        assert!(refused(&["--docker-pull", "sometimes"], &[]).contains("sometimes"));
         assert!(refused(&["--docker-runtime", ""], &[]).contains("docker"));
     }
 }

@@ -8,7 +8,8 @@ use faas_executor::guest::Held;
 use faas_types::{ErrorCode, ExecuteRequest, ExecuteResponse, FieldError, RequestId};
 
 use crate::error::ApiError;
-use crate::extract::JsonBody;
+use crate::events::EventFormat;
+use crate::extract::{self, JsonBody};
 use crate::openapi::Problems;
 use crate::state::Shared;
 use crate::{answer_budget, offload, response, validate};
@@ -62,26 +63,10 @@ fn refuse_what_is_not_there(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiErr
         let message = "this route has no query parameters; everything goes into the body".to_owned();
         return Err(ApiError::invalid(vec![FieldError { pointer: String::new(), message }]));
     }
-    let unsupported = |detail: &str| Err(ApiError::new(ErrorCode::Unsupported, detail));
-    if headers.contains_key("idempotency-key") {
-        return unsupported(
-            "this version keeps no idempotency keys; send the request without idempotency-key",
-        );
-    }
-    let accepted = || {
-        headers
-            .get_all(header::ACCEPT)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .map(|range| range.split(';').next().unwrap_or_default().trim())
-    };
-    let is_stream = |kind: &str| {
-        kind.eq_ignore_ascii_case("text/event-stream") || kind.eq_ignore_ascii_case("application/x-ndjson")
-    };
-    let is_json = |kind: &str| kind.eq_ignore_ascii_case("application/json") || kind == "*/*";
-    if accepted().any(is_stream) && !accepted().any(is_json) {
-        return unsupported("this version does not stream an execution's output; accept application/json");
+    extract::refuse_idempotency_key(headers)?;
+    if EventFormat::wanted(headers).is_some() {
+        let detail = "this version does not stream an execution's output; accept application/json";
+        return Err(ApiError::new(ErrorCode::Unsupported, detail));
     }
     Ok(())
 }

@@ -4,4 +4,6 @@ pub(crate) mod capabilities;
 pub(crate) mod docs;
 pub(crate) mod execute;
 pub(crate) mod health;
+#[cfg(all(target_os = "linux", feature = "native"))]
+pub(crate) mod images;
 pub(crate) mod version;

@@ -22,7 +22,20 @@ pub(super) fn image(image: &str, findings: &mut Findings) {
         findings.add(POINTER, format!("has {} bytes; at most {MAX_IMAGE_BYTES} are taken", image.len()));
     } else if image.chars().any(|c| c.is_control() || c.is_whitespace()) {
         findings.add(POINTER, "must not contain white space or control characters");
+    } else if let Err(reason) = image_grammar(image) {
+        findings.add(POINTER, reason);
     }
+}
+
+#[cfg(all(target_os = "linux", feature = "native"))]
+fn image_grammar(image: &str) -> Result<(), String> {
+    faas_executor::images::check_reference(image).map_err(|error| error.to_string())
+}
+
+/// The engine knows what it takes for a name.
+#[cfg(not(all(target_os = "linux", feature = "native")))]
+fn image_grammar(_image: &str) -> Result<(), String> {
+    Ok(())
 }
 
 pub(super) fn working_dir(path: &str, findings: &mut Findings) {
