@@ -52,7 +52,15 @@ def slots_of(gateway) -> list[int]:
     """The launcher's children that stand ready: no sandbox's `init` is among them."""
     launcher = descendants(gateway.process.pid)[0]
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    return [int(child) for child in children if "faas-launcher" in Path(f"/proc/{child}/comm").read_text()]
+    return [int(child) for child in children if "faas-launcher" in name_of(child)]
+
+
+def name_of(pid: str) -> str:
+    """The name of a process; of one that is gone, nothing."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def test_callers_who_leave_at_once_take_no_more_than_there_are_places(start):

@@ -25,8 +25,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> StartError + '_ {
 impl DataDir {
     /// Makes the directory where it is missing, locks it and reads the gateway's id, making one the first time.
     pub(crate) fn open(path: &Path) -> Result<Self, StartError> {
-        DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(at(path))?;
-        let path = path.canonicalize().map_err(at(path))?;
+        let path = make(path)?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -58,11 +57,31 @@ impl DataDir {
 
     /// A directory of its own below the data directory, for root alone; made where it is missing.
     pub(crate) fn private(&self, name: &str) -> Result<PathBuf, StartError> {
-        let path = self.path.join(name);
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(at(&path))?;
-        std::fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(at(&path))?;
-        Ok(path)
+        private(&self.path, name)
     }
+}
+
+/// The directory of images in a data directory that another process may have locked; both are made where missing.
+#[cfg(all(target_os = "linux", feature = "native"))]
+pub(crate) fn images(data_dir: &Path) -> Result<PathBuf, StartError> {
+    private(&make(data_dir)?, IMAGES)
+}
+
+/// The directory of images by its name in the data directory.
+#[cfg(all(target_os = "linux", feature = "native"))]
+pub(crate) const IMAGES: &str = "images";
+
+/// Makes a data directory where it is missing; its path, without links.
+fn make(path: &Path) -> Result<PathBuf, StartError> {
+    DirBuilder::new().recursive(true).mode(0o711).create(path).map_err(at(path))?;
+    path.canonicalize().map_err(at(path))
+}
+
+fn private(data_dir: &Path, name: &str) -> Result<PathBuf, StartError> {
+    let path = data_dir.join(name);
+    DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(at(&path))?;
+    std::fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(at(&path))?;
+    Ok(path)
 }
 
 /// Reads the id, or makes one: short enough for the name of a cgroup, random enough to be nobody else's.

@@ -13,6 +13,10 @@ mod events;
 mod executions;
 mod extract;
 mod handlers;
+#[cfg(all(target_os = "linux", feature = "native"))]
+mod image_info;
+#[cfg(all(target_os = "linux", feature = "native"))]
+pub mod images_command;
 mod layers;
 mod logging;
 mod offload;

@@ -1,5 +1,5 @@
 //! The server's program. With the single argument `launcher` it is the process that native sandboxes come from, with
-//! `unpack` the one that has to do with what is in images.
+//! `unpack` the one that has to do with what is in images; `images ...` is the command line of the image store.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -21,6 +21,10 @@ fn main() -> ExitCode {
     }
     match Config::from_process(std::env::args_os(), &Surroundings::of_process()) {
         Ok(Invocation::Serve(config)) => run::run(*config),
+        #[cfg(all(target_os = "linux", feature = "native"))]
+        Ok(Invocation::Images(config, command, output)) => {
+            faas_gateway_server::images_command::run(*config, command, output)
+        }
         Ok(Invocation::Print(text)) => {
             print!("{text}");
             ExitCode::SUCCESS

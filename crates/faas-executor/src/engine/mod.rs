@@ -8,6 +8,8 @@ mod execute;
 mod images;
 mod permits;
 
+#[cfg(all(target_os = "linux", feature = "native"))]
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +18,7 @@ use faas_guest_protocol::{ExitReport, Program};
 use faas_types::{Capabilities, ExecutionId, Network, RequestId, Runtime, RuntimeChoice, Timings, Usage};
 use tokio_util::task::TaskTracker;
 
-use crate::data_dir::DataDir;
+use crate::data_dir::{self, DataDir};
 use crate::error::{EngineError, StartError};
 use crate::guest::Held;
 #[cfg(all(target_os = "linux", feature = "native"))]
@@ -169,7 +171,7 @@ impl Engine {
     pub async fn start(config: EngineConfig) -> Result<Self, StartError> {
         let data_dir = DataDir::open(&config.data_dir)?;
         #[cfg(all(target_os = "linux", feature = "native"))]
-        let images = ImageStore::open(&data_dir.private("images")?, config.images.clone()).await?;
+        let images = ImageStore::open(&data_dir.private(data_dir::IMAGES)?, config.images.clone()).await?;
         #[cfg(all(target_os = "linux", feature = "native"))]
         let backends = Backends::start(&data_dir, &config, images.images_dir()).await?;
         #[cfg(not(all(target_os = "linux", feature = "native")))]
@@ -202,6 +204,16 @@ impl Engine {
     #[must_use]
     pub fn images(&self) -> &ImageStore {
         &self.inner.images
+    }
+
+    /// Opens the images of a data directory without being its gateway, beside one that may be running. Must be called
+    /// within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`] when the directory cannot be used, or not by this user.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    pub async fn open_images(data_dir: &Path, config: ImageStoreConfig) -> Result<ImageStore, StartError> {
+        Ok(ImageStore::open(&data_dir::images(data_dir)?, config).await?)
     }
 
     /// What every runtime can do here.

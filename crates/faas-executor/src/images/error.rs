@@ -32,12 +32,14 @@ pub enum ImageError {
     },
     /// The registry does not answer.
     #[error(
-        "registry {registry} cannot be reached ({reason}); check the name, the network, and whether it speaks plain \
-         HTTP, which has to be allowed by configuration"
+        "image {image} cannot be fetched: registry {registry} cannot be reached ({reason}); check the name, the network, \
+         and whether the registry speaks plain HTTP (the option insecure_registries), or import an archive of the image"
     )]
     Unreachable {
         /// The registry.
         registry: String,
+        /// The image.
+        image: String,
         /// What went wrong.
         reason: String,
     },
@@ -60,10 +62,14 @@ pub enum ImageError {
         reason: String,
     },
     /// The registry answered something that is against the protocol.
-    #[error("registry {registry} gave an unusable answer: {reason}; try again later or another registry")]
+    #[error(
+        "registry {registry} gave an unusable answer for image {image}: {reason}; try again later or another registry"
+    )]
     BadAnswer {
         /// The registry.
         registry: String,
+        /// The image.
+        image: String,
         /// What was wrong.
         reason: String,
     },

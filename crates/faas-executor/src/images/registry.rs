@@ -151,11 +151,13 @@ fn redirect(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Actio
 
 impl Session {
     fn unreachable(&self, reason: String) -> ImageError {
-        ImageError::Unreachable { registry: self.name.registry().to_owned(), reason }
+        let image = self.name.to_string();
+        ImageError::Unreachable { registry: self.name.registry().to_owned(), image, reason }
     }
 
     fn bad(&self, reason: impl Into<String>) -> ImageError {
-        ImageError::BadAnswer { registry: self.name.registry().to_owned(), reason: reason.into() }
+        let image = self.name.to_string();
+        ImageError::BadAnswer { registry: self.name.registry().to_owned(), image, reason: reason.into() }
     }
 
     fn unauthorized(&self, reason: impl Into<String>) -> ImageError {
@@ -213,9 +215,10 @@ impl Session {
     /// A blob as it comes.
     pub(super) async fn blob_stream(&self, digest: &Digest) -> Result<ByteStream, ImageError> {
         let response = self.get(&format!("blobs/{digest}")).await?;
-        let registry = self.name.registry().to_owned();
+        let name = self.name.clone();
         let broken = move |error| ImageError::Unreachable {
-            registry: registry.clone(),
+            registry: name.registry().to_owned(),
+            image: name.to_string(),
             reason: format!("the connection broke in the middle of a layer: {}", reason(error)),
         };
         Ok(response.bytes_stream().map(move |piece| piece.map_err(&broken)).boxed())

@@ -5,6 +5,8 @@
 
 mod environment;
 mod file;
+#[cfg(all(target_os = "linux", feature = "native"))]
+mod images_command;
 mod options;
 pub mod reference;
 
@@ -24,6 +26,8 @@ use faas_executor::sandbox::Limits;
 use faas_types::RuntimeChoice;
 use tracing_subscriber::EnvFilter;
 
+#[cfg(all(target_os = "linux", feature = "native"))]
+pub use images_command::{ImagesCommand, Output};
 #[cfg(feature = "docker")]
 pub use options::{DockerHost, DockerTransport};
 pub use options::{Listen, LogFormat, Options, Pull};
@@ -79,6 +83,9 @@ pub enum ConfigError {
 pub enum Invocation {
     /// To serve.
     Serve(Box<Config>),
+    /// To see to the images of a data directory and end.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    Images(Box<Config>, ImagesCommand, Output),
     /// To print this and end: `--help` or `--version`.
     Print(String),
 }
@@ -191,21 +198,32 @@ impl Config {
         arguments: impl IntoIterator<Item = OsString>,
         surroundings: &Surroundings,
     ) -> Result<Invocation, ConfigError> {
-        use clap::error::ErrorKind;
-        let arguments = match Options::try_parse_from(arguments) {
-            Ok(options) => options,
-            Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-                return Ok(Invocation::Print(error.to_string()));
-            }
-            Err(error) => return Err(ConfigError::Argument(one_line(&error))),
-        };
-        let environment = environment::read(&surroundings.environment)?;
-        let given = arguments.or(environment);
+        let mut arguments = arguments.into_iter().peekable();
+        let program = arguments.next();
+        #[cfg(all(target_os = "linux", feature = "native"))]
+        if arguments.peek().is_some_and(|first| first == images_command::WORD) {
+            return match parsed(images_command::parse(arguments.skip(1)))? {
+                Ok((command, output, given)) => {
+                    let config = Self::read(given, surroundings)?;
+                    Ok(Invocation::Images(Box::new(config), command, output))
+                }
+                Err(text) => Ok(Invocation::Print(text)),
+            };
+        }
+        match parsed(Options::try_parse_from(program.into_iter().chain(arguments)))? {
+            Ok(given) => Ok(Invocation::Serve(Box::new(Self::read(given, surroundings)?))),
+            Err(text) => Ok(Invocation::Print(text)),
+        }
+    }
+
+    /// From the arguments' options, the environment and the file that either of them names.
+    fn read(arguments: Options, surroundings: &Surroundings) -> Result<Self, ConfigError> {
+        let given = arguments.or(environment::read(&surroundings.environment)?);
         let given = match given.config.clone() {
             Some(path) => given.or(file::read(&path)?),
             None => given,
         };
-        Self::resolve(given, surroundings).map(|config| Invocation::Serve(Box::new(config)))
+        Self::resolve(given, surroundings)
     }
 
     /// Fills in the defaults and checks what belongs together.
@@ -270,6 +288,18 @@ impl Config {
             log_format: options.log_format.unwrap_or_default(),
             log_filter: log_filter(surroundings)?,
         })
+    }
+}
+
+/// What clap read; the inner `Err` is a text that was asked for with `--help` or `--version`.
+fn parsed<T>(read: Result<T, clap::Error>) -> Result<Result<T, String>, ConfigError> {
+    use clap::error::ErrorKind;
+    match read {
+        Ok(options) => Ok(Ok(options)),
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            Ok(Err(error.to_string()))
+        }
+        Err(error) => Err(ConfigError::Argument(one_line(&error))),
     }
 }
 
@@ -471,8 +501,9 @@ fn log_filter(surroundings: &Surroundings) -> Result<String, ConfigError> {
 /// The first paragraph of clap's text and its tip, without the usage.
 fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let first = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+    let first: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let first = first.join(" ");
+    let first = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
     match text.lines().find_map(|line| line.trim().strip_prefix("tip: ")) {
         Some(tip) => format!("{first}; {tip}"),
         None => first,

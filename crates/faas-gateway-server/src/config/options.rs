@@ -19,6 +19,8 @@ use serde::Deserialize;
 /// When it is ready the server prints `listening on http://HOST:PORT` to standard output; its log goes to standard
 /// error. SIGTERM and SIGINT end it when the running requests are answered, a second one ends it at once.
 ///
+/// `faas-gateway-server images --help` tells how the images of a data directory are listed, pulled, imported and removed.
+///
 /// Exit codes: 0 stopped, 64 bad configuration or a data directory in use, 1 cannot start for another reason (the port
 /// is taken, for example), 130 or 143 ended at once by a second signal.
 #[derive(Clone, Debug, Default, PartialEq, Parser, Deserialize)]

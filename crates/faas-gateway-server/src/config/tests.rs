@@ -23,7 +23,7 @@ fn invocation(
 fn config(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
     match invocation(arguments, environment, true)? {
         Invocation::Serve(config) => Ok(*config),
-        Invocation::Print(text) => panic!("{text}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -148,7 +148,7 @@ fn help_and_version_are_printed() {
     for (argument, expected) in [("--help", "--max-body-bytes"), ("--version", env!("CARGO_PKG_VERSION"))] {
         match invocation(&[argument], &[], true).unwrap() {
             Invocation::Print(text) => assert!(text.contains(expected), "{text}"),
-            Invocation::Serve(_) => panic!("{argument} serves"),
+            other => panic!("{argument}: {other:?}"),
         }
     }
 }
@@ -231,4 +231,30 @@ mod docker {
 #[test]
 fn the_reference_page_is_that_of_the_options() {
     crate::openapi::assert_checked_in("docs/configuration.md", &super::reference::markdown());
+}
+
+#[cfg(feature = "native")]
+#[test]
+fn images_takes_the_options_of_the_store_from_each_place_and_no_others() {
+    use super::ImagesCommand;
+    let (_file, path) = file("data_dir = \"/of/the/file\"\nmax_images_mb = 7\nlisten = \"127.0.0.1:1\"\n");
+    let environment = [("FAAS_MAX_IMAGES_MB", "8"), ("HOME", "/root")];
+    let arguments =
+        ["images", "import", "-", "--name", "a:1", "--config", &path, "--json", "--pull-timeout-ms=9"];
+    let Invocation::Images(config, command, output) = invocation(&arguments, &environment, true).unwrap()
+    else {
+        panic!("not the images' command")
+    };
+    assert_eq!(command, ImagesCommand::Import { path: "-".into(), name: Some("a:1".to_owned()) });
+    assert_eq!((config.data_dir.to_str(), config.images.max_bytes), (Some("/of/the/file"), 8 << 20));
+    assert_eq!(config.images.pull_timeout.as_millis(), 9);
+    assert!(output.json && !output.quiet);
+    assert!(refused(&["images"], &[]).contains("subcommand"));
+    assert!(refused(&["images", "eat", "x"], &[]).contains("eat"));
+    assert!(refused(&["images", "pull"], &[]).contains("<NAME>"), "{}", refused(&["images", "pull"], &[]));
+    assert!(refused(&["images", "list", "--listen", "127.0.0.1:1"], &[]).contains("--listen"));
+    let help = invocation(&["images", "--help"], &[], true).unwrap();
+    assert!(
+        matches!(help, Invocation::Print(text) if text.contains("import") && text.contains("--data-dir"))
+    );
 }

@@ -10,13 +10,9 @@ use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
 use faas_executor::images::{self, Digest, ImageError, ImageErrorKind, ImageLease, ImportSource, Progress};
-use faas_types::{
-    EnvVars, ErrorCode, ImageEvent, ImageInfo, ImageProgress, ImagesAdded, PullRequest, RequestId,
-};
+use faas_types::{ErrorCode, ImageEvent, ImageInfo, ImagesAdded, PullRequest, RequestId};
 use futures_util::stream::{self, StreamExt as _};
 use serde::Deserialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::io::StreamReader;
 use utoipa::IntoParams;
@@ -25,6 +21,7 @@ use crate::error::ApiError;
 use crate::events::{self, EventFormat};
 use crate::executions::BoxFuture;
 use crate::extract::{self, JsonBody};
+use crate::image_info::{info, progress};
 use crate::openapi::Problems;
 use crate::query;
 use crate::state::Shared;
@@ -339,46 +336,9 @@ fn named_by_query(error: ImageError) -> ApiError {
     }
 }
 
-fn info(image: images::ImageInfo) -> ImageInfo {
-    let config = &image.config;
-    ImageInfo {
-        id: image.id.to_string(),
-        names: image.names,
-        repo_digests: image.repo_digests,
-        architecture: config.architecture.clone(),
-        created_at: config.created.clone(),
-        size_bytes: image.size_bytes,
-        layers: image.layers,
-        added_at: timestamp(image.added_unix_ms),
-        last_used_at: timestamp(image.last_used_unix_ms),
-        in_use: image.is_in_use,
-        env_vars: EnvVars(config.env.clone()),
-        working_dir: config.working_dir.clone(),
-        user: config.user.clone(),
-        entrypoint: config.entrypoint.clone(),
-        cmd: config.cmd.clone(),
-    }
-}
-
-/// Milliseconds since 1970 as RFC 3339 has them, in UTC.
-fn timestamp(unix_ms: u64) -> String {
-    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000);
-    // A clock beyond the year 9999 has no such form.
-    at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
-}
-
-fn progress(step: Progress) -> ImageProgress {
-    ImageProgress {
-        phase: step.phase.as_str().to_owned(),
-        layer: step.layer.map(|layer| layer.to_string()),
-        done_bytes: step.done_bytes,
-        total_bytes: step.total_bytes,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{position, timestamp};
+    use super::position;
 
     #[test]
     fn a_cursor_is_one_that_was_given() {
@@ -387,11 +347,5 @@ mod tests {
         for wrong in ["", "1f", "1f-", &format!("x-{id}"), &format!("1f-{id}0")] {
             assert!(position(wrong).is_none(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn times_are_rfc_3339() {
-        assert_eq!(timestamp(0), "1970-01-01T00:00:00Z");
-        assert_eq!(timestamp(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
     }
 }
