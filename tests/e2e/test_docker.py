@@ -52,7 +52,7 @@ def containers(engine: str, gateway: Gateway) -> list[str]:
 @pytest.fixture(params=["socket", "attach"])
 def docker(request: pytest.FixtureRequest, engine: str, start: Callable[..., Gateway]) -> Iterator[Gateway]:
     """A gateway with the engine, over each transport; at the end no container of it may be there."""
-    running = start(None, "--docker-host", engine, "--docker-transport", request.param, "--docker-pull", "never")
+    running = start(None, "--docker-host", engine, "--docker-transport", request.param, "--pull", "never")
     yield running
     assert leftovers.eventually(lambda: containers(engine, running)) == []
 
@@ -141,7 +141,7 @@ def in_background(
 
 
 def test_a_killed_gateway_leaves_nothing_once_it_is_started_again(engine, start, mark):
-    arguments = ("--docker-host", engine, "--docker-transport", "socket", "--docker-pull", "never")
+    arguments = ("--docker-host", engine, "--docker-transport", "socket", "--pull", "never")
     first = start(None, *arguments)
     threads, failures = in_background(first, 3, mark)
     first.kill()
@@ -157,7 +157,7 @@ def test_a_killed_gateway_leaves_nothing_once_it_is_started_again(engine, start,
 
 
 def test_with_attached_agents_a_killed_gateway_takes_its_sandboxes_along(engine, start, mark):
-    arguments = ("--docker-host", engine, "--docker-transport", "attach", "--docker-pull", "never")
+    arguments = ("--docker-host", engine, "--docker-transport", "attach", "--pull", "never")
     first = start(None, *arguments)
     threads, _ = in_background(first, 2, mark)
     first.kill()
@@ -172,7 +172,7 @@ def test_with_attached_agents_a_killed_gateway_takes_its_sandboxes_along(engine,
 
 
 def test_sigterm_ends_containers_when_the_drain_is_over(engine, start, mark):
-    arguments = ("--docker-host", engine, "--docker-pull", "never", "--drain-timeout-ms", "200")
+    arguments = ("--docker-host", engine, "--pull", "never", "--drain-timeout-ms", "200")
     running = start(None, *arguments)
     threads, failures = in_background(running, 3, mark)
     running.process.send_signal(signal.SIGTERM)

@@ -87,8 +87,9 @@ impl DockerExecutor {
         match live.client.call("tell of an image", QUICK, live.client.docker.inspect_image(image)).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_not_found() => Ok(false),
-            // What is no name is told in full when the engine is asked to fetch it.
-            Err(CallError::Refused { status: 400, .. }) => Ok(false),
+            Err(CallError::Refused { status: 400, message, .. }) => {
+                Err(pull::image_unavailable(image, format!("{message}: this is no name of an image")))
+            }
             Err(error) => Err(self.failed(error)),
         }
     }

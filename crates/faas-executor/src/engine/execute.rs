@@ -88,9 +88,7 @@ async fn place<'a>(
     spec: &mut SandboxSpec,
 ) -> Result<Backend<'a>, EngineError> {
     if let Some(runtime) = named(choice) {
-        let backend = inner.backends.get(runtime)?;
-        images::prepare(inner, backend, spec).await?;
-        return Ok(backend);
+        return Ok(ready(inner, runtime, spec).await?);
     }
     let mut refusals = Vec::new();
     for runtime in Runtime::ALL {
@@ -108,6 +106,7 @@ async fn ready<'a>(
     spec: &mut SandboxSpec,
 ) -> Result<Backend<'a>, SandboxError> {
     let backend = inner.backends.get(runtime)?;
+    // What it cannot do is said before anything is fetched for it.
     backend.check(spec).await?;
     images::prepare(inner, backend, spec).await?;
     Ok(backend)
