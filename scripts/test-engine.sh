@@ -2,18 +2,20 @@
 # A Docker engine for tests, apart from any other on the machine, with images that are made here (images/).
 #
 #   scripts/test-engine.sh start DIR [IMAGE...]   starts it; IMAGE is a recipe's name, all of them when none is given
-#   scripts/test-engine.sh stop DIR               ends it and all that it runs, and removes DIR
+#   scripts/test-engine.sh stop DIR               ends it and all that it runs, and removes DIR and its cgroups
 #
 # It listens at unix://DIR/docker.sock. Archives of images are kept in $FAAS_CACHE_DIR/images (default:
 # $XDG_CACHE_HOME/faas-tests or ~/.cache/faas-tests). `start` of a running engine only sees to its images; `restart DIR`
-# ends it, if nobody has yet, and starts it again.
+# ends it, if nobody has yet, with whatever a killed one left, and starts it again.
+#
+# Everything of an engine is in cgroups of its own (v1, v2 and hybrid): that is how what has lost its parent is found.
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 cache=${FAAS_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/faas-tests}/images
 
 usage() {
-  sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
   exit 64
 }
 
@@ -57,16 +59,67 @@ engine_pid() {
   echo "$pid"
 }
 
+# The name of the engine's cgroups: its own process is in `engine` below it, each container beside that.
+group=test-engine-$(printf %s "$dir" | sha256sum | cut -c1-12)
+
+# Where the hierarchies are mounted (proc_pid_mountinfo(5)).
+hierarchies() {
+  awk '{ for (i = 7; i < NF; i++) if ($i == "-") { if ($(i + 1) ~ /^cgroup2?$/) print $5; next } }' /proc/self/mountinfo
+}
+
+# The engine's cgroups and all below them.
+groups() {
+  local mount
+  hierarchies | while read -r mount; do find "$mount/$group" -depth -type d 2>/dev/null || true; done
+}
+
+# Moves the calling process to the engine's cgroups. A hierarchy that takes no process as it is (cpuset) is left out.
+enter_group() {
+  local mount entered=
+  for mount in $(hierarchies); do
+    mkdir -p "$mount/$group/engine" 2>/dev/null || continue
+    if { echo "$BASHPID" >"$mount/$group/engine/cgroup.procs"; } 2>/dev/null; then entered=yes; fi
+  done
+  [ -n "$entered" ] || { echo "no cgroup can be made here" >&2; exit 1; }
+}
+
+# Kills everything in the engine's cgroups and removes them.
+clear_group() {
+  local tries found cgroup pid
+  for ((tries = 0; tries < 200; tries++)); do
+    found=
+    while read -r cgroup; do
+      # What is frozen does not die (v1).
+      if [ -f "$cgroup/freezer.state" ]; then echo THAWED >"$cgroup/freezer.state" 2>/dev/null || true; fi
+      while read -r pid; do
+        # 0 stands for a process that cannot be seen from here.
+        if [ "$pid" = 0 ]; then continue; fi
+        found=yes
+        kill -KILL "$pid" 2>/dev/null || true
+      done < <(cat "$cgroup/cgroup.procs" 2>/dev/null || true)
+    done < <(groups)
+    if [ -z "$found" ]; then
+      groups | while read -r cgroup; do rmdir "$cgroup" 2>/dev/null || true; done
+      [ -n "$(groups)" ] || return 0
+    fi
+    sleep 0.05
+  done
+  echo "cgroups of the engine are left:" >&2
+  groups >&2
+  exit 1
+}
+
 start() {
   if ! engine_pid >/dev/null; then
-    # A socket or a number that a killed engine left keeps the next one from starting.
-    rm -f "$dir/docker.sock" "$dir/pid"
-    local containerd=$dir/exec/containerd/containerd
-    if ! command_line "$(cat "$containerd.pid" 2>/dev/null || echo none)" | grep -q "^containerd .*$dir/"; then
-      rm -f "$containerd".{pid,sock,sock.ttrpc}
-    fi
-    setsid dockerd -H "unix://$dir/docker.sock" --data-root "$dir/data" --exec-root "$dir/exec" -p "$dir/pid" \
-      --bridge none --iptables=false >>"$dir/log" 2>&1 </dev/null &
+    # What a killed engine left keeps the next one from starting, or would outlive it.
+    clear_group
+    rm -f "$dir/docker.sock" "$dir/pid" "$dir"/exec/containerd/containerd.{pid,sock,sock.ttrpc}
+    (
+      enter_group
+      exec setsid dockerd -H "unix://$dir/docker.sock" --data-root "$dir/data" --exec-root "$dir/exec" \
+        -p "$dir/pid" --bridge none --iptables=false --exec-opt native.cgroupdriver=cgroupfs \
+        --cgroup-parent "/$group"
+    ) >>"$dir/log" 2>&1 </dev/null &
     local engine=$! tries
     for ((tries = 0; tries < 600; tries++)); do
       answers && break
@@ -118,14 +171,7 @@ end_engine() {
 
 stop() {
   end_engine
-  # What a killed engine leaves: its containerd and the shims of containers, all of which name the directory.
-  local proc
-  for proc in /proc/[0-9]*; do
-    if command_line "${proc#/proc/}" | grep -Eq "^(containerd|[^ ]*/?containerd-shim[^ ]*|[^ ]*docker-proxy) .*$dir/"; then
-      kill -KILL "${proc#/proc/}" 2>/dev/null || true
-    fi
-  done
-  sleep 0.2
+  clear_group
   # The deepest first.
   awk -v dir="$dir/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
     while read -r mount; do umount -l "$mount" 2>/dev/null || true; done

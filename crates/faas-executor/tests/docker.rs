@@ -637,36 +637,78 @@ async fn an_image_is_fetched_with_the_credentials_for_its_registry() {
     docker(&host, &["rmi", &image]);
 }
 
-/// An engine that a test may end.
-struct OwnEngine(PathBuf);
+/// An engine that a test may end. When it is dropped nothing of it may be left.
+struct OwnEngine {
+    dir: PathBuf,
+    /// What its cgroups are called, and nobody else's.
+    group: String,
+}
 
 impl OwnEngine {
     fn script(&self, verb: &str, images: &[&str]) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/test-engine.sh");
-        let output = Command::new(script).arg(verb).arg(&self.0).args(images).stdin(Stdio::null()).output();
+        let output = Command::new(script).arg(verb).arg(&self.dir).args(images).stdin(Stdio::null()).output();
         let output = output.unwrap();
         assert!(output.status.success(), "{verb}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn start() -> Self {
-        let own = Self(temporary("own"));
+        let mut own = Self { dir: temporary("own"), group: String::new() };
         own.script("start", &["alpine"]);
+        let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", own.pid())).unwrap();
+        let group = cgroups.split('/').find(|part| part.starts_with("test-engine-"));
+        own.group = group.unwrap().to_owned();
         own
     }
 
     fn host(&self) -> String {
-        format!("unix://{}/docker.sock", self.0.display())
+        format!("unix://{}/docker.sock", self.dir.display())
+    }
+
+    fn pid(&self) -> String {
+        std::fs::read_to_string(self.dir.join("pid")).unwrap().trim().to_owned()
     }
 
     fn signal(&self, signal: &str) {
-        let pid = std::fs::read_to_string(self.0.join("pid")).unwrap();
-        assert!(Command::new("kill").args([signal, pid.trim()]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &self.pid()]).status().unwrap().success());
+    }
+
+    /// The command lines of processes in its cgroups, and of those that name its directory.
+    fn processes(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for process in std::fs::read_dir("/proc").unwrap() {
+            let process = process.unwrap().path();
+            let read = |file: &str| std::fs::read(process.join(file)).unwrap_or_default();
+            let text = |file: &str| String::from_utf8_lossy(&read(file)).replace('\0', " ");
+            let line = text("cmdline");
+            let is_own = text("cgroup").contains(&self.group) || line.contains(self.dir.to_str().unwrap());
+            // One that has ended and waits for its parent has no command line.
+            if is_own && !line.is_empty() {
+                found.push(line);
+            }
+        }
+        found
+    }
+
+    /// Its cgroups, in every hierarchy.
+    fn cgroups(&self) -> Vec<PathBuf> {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mounts = mounts.lines().filter_map(|line| {
+            let mut words = line.split(' ');
+            let (at, kind) = (words.nth(1)?, words.next()?);
+            kind.starts_with("cgroup").then(|| Path::new(at).join(&self.group))
+        });
+        mounts.filter(|path| path.exists()).collect()
     }
 }
 
 impl Drop for OwnEngine {
     fn drop(&mut self) {
         self.script("stop", &[]);
+        if !std::thread::panicking() {
+            assert_eq!((self.processes(), self.cgroups()), (Vec::new(), Vec::new()));
+            assert!(!self.dir.exists());
+        }
     }
 }
 
@@ -727,6 +769,32 @@ async fn an_engine_that_is_stopped_loses_no_answer_and_leaves_nothing() {
 async fn an_engine_that_is_killed_loses_no_answer_and_leaves_nothing() {
     needs!(Root, Docker);
     engine_ends_in_the_middle("-KILL", TransportChoice::Attach).await;
+}
+
+#[test]
+fn a_test_engine_that_is_killed_while_it_makes_containers_leaves_nothing() {
+    needs!(Root, Docker);
+    let own = OwnEngine::start();
+    let host = own.host();
+    let run = || {
+        let run = ["run", "--network", "none", "--rm", "alpine", "sleep", "3600"];
+        let mut docker = Command::new("docker");
+        docker.args(["--host", &host]).args(run).stdout(Stdio::null()).stderr(Stdio::null());
+        docker.spawn().unwrap()
+    };
+    for wait_ms in [100, 200, 300, 400] {
+        let clients: Vec<_> = (0..6).map(|_| run()).collect();
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        own.signal("-KILL");
+        for mut client in clients {
+            client.wait().unwrap();
+        }
+        own.script("restart", &[]);
+        let left = own.processes();
+        assert!(!left.iter().any(|line| line.contains("runc") && !line.contains("shim")), "{left:?}");
+    }
+    own.signal("-KILL");
+    drop(own);
 }
 
 #[tokio::test(flavor = "multi_thread")]
