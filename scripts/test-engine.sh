@@ -12,7 +12,6 @@
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/.." && pwd)
-cache=${FAAS_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/faas-tests}/images
 
 usage() {
   sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
@@ -136,21 +135,12 @@ import_images() {
   for recipe in "$@"; do
     case $recipe in
       python) name=python tag=3.11-slim ;;
+      node) name=node tag=18-slim ;;
       *) name=$recipe tag=latest ;;
     esac
     docker image inspect "$name:$tag" >/dev/null 2>&1 && continue
-    local source=$top/images/$recipe.sh
-    [ -x "$source" ] || { echo "there is no recipe images/$recipe.sh" >&2; exit 64; }
-    # The recipe's own text, and that of the one it may call, name the archive.
-    local archive
-    archive=$cache/$recipe-$(cat "$source" "$top/images/alpine.sh" | sha256sum | cut -c1-16).tar
-    if [ ! -f "$archive" ]; then
-      mkdir -p "$cache"
-      echo "making $recipe" >&2
-      rm -rf "$archive.new"
-      "$source" "$archive.new" >&2
-      mv "$archive.new" "$archive"
-    fi
+    local source=$top/images/$recipe.sh archive
+    archive=$("$top/images/archive.sh" "$recipe")
     changes=()
     while read -r line; do changes+=(--change "$line"); done < <(sed -n 's/^# config: //p' "$source")
     docker import "${changes[@]}" "$archive" "$name:$tag" >/dev/null
@@ -182,7 +172,7 @@ case $verb in
   start)
     provision
     start
-    if [ $# = 0 ]; then set -- alpine scratch users python; fi
+    if [ $# = 0 ]; then set -- alpine scratch users python node; fi
     import_images "$@"
     ;;
   restart)
