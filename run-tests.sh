@@ -25,19 +25,19 @@ A test may be skipped only for want of a capability in tests/not-on-ci.txt.
 TEXT
 }
 
-# name, what it stands on (the programs in release, or a running server), what it does
+# name, what it stands on (the programs in release, a running server, a Docker engine; - for nothing), what it does
 steps=(
   'fmt        -       formatting of the Rust code'
   'clippy     -       lints of the Rust code, warnings are errors'
   'scripts    -       syntax of the shell scripts, format of the Python ones'
-  'nextest    -       Rust tests, the attack suite among them'
+  'nextest    engine  Rust tests, the attack suite among them'
   'doctest    -       examples in the Rust documentation'
   'features   -       faas-executor without its default features compiles'
   'deny       -       licences, banned crates, sources'
   'release    -       the server in release'
   'python     server  Python SDK: ruff, mypy, pytest, live tests too'
   'typescript server  TypeScript SDK: lint, build, vitest, live tests too'
-  'e2e        release end-to-end tests through the Python SDK'
+  'e2e        release,engine end-to-end tests through the Python SDK'
   'smoke      server  test-gateway.py'
   'docs       server  the examples of the documents, as they stand'
   'ab         server  Apache Bench as in docs/load-testing.md'
@@ -71,6 +71,7 @@ fi
 
 cache=${FAAS_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/faas-tests}
 mkdir -p "$cache"
+export FAAS_CACHE_DIR=$cache
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 venv=$cache/venv
 # Short, because paths of Unix sockets are; open to be traversed, because sandboxes have other users.
@@ -92,6 +93,7 @@ fuzz_seconds=${FAAS_FUZZ_SECONDS:-$([ -n "$long" ] && echo 60 || echo 10)}
 
 server_pid=
 step_pid=
+engine=
 finish() {
   # Only what this script started, by its pid.
   if [ -n "$step_pid" ]; then kill -- "-$step_pid" 2>/dev/null || true; fi
@@ -99,6 +101,7 @@ finish() {
     kill "$server_pid" 2>/dev/null || true
     wait "$server_pid" 2>/dev/null || true
   fi
+  stop_engine || true
   rm -rf "$work"
 }
 trap finish EXIT
@@ -122,6 +125,20 @@ start_server() {
   done
   export FAAS_BASE_URL
   [ -n "$FAAS_BASE_URL" ] || { echo "the server did not start:"; cat "$work/server.out" "$work/server.log"; return 1; }
+}
+
+# A Docker engine of our own, with the test images.
+start_engine() {
+  [ -z "$engine" ] || return 0
+  engine=$work/engine
+  within 1800 scripts/test-engine.sh start "$engine" </dev/null || return 1
+  export FAAS_TEST_DOCKER_HOST=unix://$engine/docker.sock
+}
+
+stop_engine() {
+  [ -n "$engine" ] || return 0
+  within 120 scripts/test-engine.sh stop "$engine" </dev/null
+  engine=
 }
 
 step_fmt() { cargo fmt --all --check; }
@@ -239,8 +256,16 @@ run_step() {
   local name=$1 needs=$2 what=$3 begin=$SECONDS code=0
   echo
   echo "== $name: $what"
-  if { [ "$needs" = release ] && ! step_release; } || { [ "$needs" = server ] && ! start_server; }; then
-    verdict "$name" 1 $((SECONDS - begin))
+  local need
+  for need in ${needs//,/ }; do
+    case $need in
+      release) step_release || code=1 ;;
+      server) start_server || code=1 ;;
+      engine) start_engine || code=1 ;;
+    esac
+  done
+  if [ "$code" != 0 ]; then
+    verdict "$name" "$code" $((SECONDS - begin))
     return
   fi
   if [ "$name" = stop ]; then
@@ -248,7 +273,10 @@ run_step() {
     verdict "$name" "$code" $((SECONDS - begin))
     return
   fi
-  if [ "$name" = leaks ] && [ -n "$server_pid" ]; then stop_server || code=$?; fi
+  if [ "$name" = leaks ]; then
+    if [ -n "$server_pid" ]; then stop_server || code=$?; fi
+    stop_engine || code=$?
+  fi
   # A job of its own, in a process group of its own, so that it can be ended whole; -e holds in it.
   set -m
   (

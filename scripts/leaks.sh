@@ -10,10 +10,15 @@ for exe in /proc/[0-9]*/exe; do
       pid=${exe#/proc/}
       echo "process ${pid%/exe} $path"
       ;;
+    */dockerd | */containerd* | */docker-registry | */runc)
+      pid=${exe#/proc/}
+      command=$({ tr '\0' ' ' <"/proc/${pid%/exe}/cmdline"; } 2>/dev/null) || continue
+      case $command in *faas*) echo "process ${pid%/exe} $command" ;; esac
+      ;;
   esac
 done
 awk '/faas/ { print "mount " $5 " " $0 }' /proc/self/mountinfo
-find /sys/fs/cgroup -type d \( -name 'faas*' -o -name 'faasbench*' \) -printf 'cgroup %p\n' 2>/dev/null || [ ! -d /sys/fs/cgroup ]
+find /sys/fs/cgroup -type d \( -name 'faas*' -o -name 'test-engine-*' \) -printf 'cgroup %p\n' 2>/dev/null || [ ! -d /sys/fs/cgroup ]
 for file in /sys/block/loop*/loop/backing_file; do
   [ -r "$file" ] || continue
   backing=$(cat "$file" 2>/dev/null) || continue

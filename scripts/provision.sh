@@ -22,6 +22,13 @@ need git git
 need awk mawk
 need setpriv util-linux
 need newuidmap uidmap
+need dockerd docker.io
+need docker docker.io
+need mmdebstrap mmdebstrap
+need docker-registry docker-registry
+need htpasswd apache2-utils
+need skopeo skopeo
+need umoci umoci
 need useradd passwd
 /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || packages+=(python3 python3-venv)
 # Docker's default seccomp policy, which the differential test and the bench give to runc.

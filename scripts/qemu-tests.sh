@@ -13,6 +13,7 @@ mkdir -p "$payload/faas/tests" "$payload/faas/sdk"
 cp -r tests/e2e "$payload/faas/tests/"
 cp -r sdk/python "$payload/faas/sdk/"
 cp test-gateway.py "$payload/faas/"
+cp -r images "$payload/faas/"
 cp "$server" "$payload/faas/faas-gateway-server"
 cp -r "$venv"/lib/python3*/site-packages "$payload/faas/"
 find "$payload" -name __pycache__ -prune -exec rm -rf {} +

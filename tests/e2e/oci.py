@@ -23,7 +23,7 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def tar(files: Mapping[str, bytes], mode: int = 0o644) -> bytes:
+def tar(files: Mapping[str, bytes], mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> bytes:
     """A tar with these files. A name that ends with `/` is a directory."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -32,6 +32,7 @@ def tar(files: Mapping[str, bytes], mode: int = 0o644) -> bytes:
             entry.mode = 0o755 if name.endswith("/") else mode
             entry.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
             entry.size = len(data)
+            entry.uid, entry.gid = owner
             archive.addfile(entry, io.BytesIO(data))
     return out.getvalue()
 
@@ -52,12 +53,12 @@ class Image:
             }
         ).encode()
         self.blobs = {}
-        described = [self._add(gzip.compress(layer, 1, mtime=0), LAYER_GZIP) for layer in self.layers]
+        self.described = [self._add(gzip.compress(layer, 1, mtime=0), LAYER_GZIP) for layer in self.layers]
         manifest = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": self._add(self.config, CONFIG),
-            "layers": described,
+            "layers": self.described,
         }
         self.manifest = self._add(json.dumps(manifest).encode(), MANIFEST)
 
