@@ -319,7 +319,7 @@ async fn merge_and_commit(
         .iter()
         .map(|layer| {
             let meta = std::fs::File::from(open_file(&layer.pin, "meta")?).into();
-            Ok([StoreFiles::open_in(&layer.pin, "root")?, meta])
+            Ok([StoreFiles::open_root(&layer.pin)?, meta])
         })
         .collect::<std::io::Result<Vec<[OwnedFd; 2]>>>()
         .at(&path)?;

@@ -304,6 +304,12 @@ impl StoreFiles {
         Ok(open_dir(dir, name)?)
     }
 
+    /// Opens the root directory of a layer that is held, for the helper to go on from. In a user's store it may belong to
+    /// another id and have a mode that lets only that one read it: the helper can, the server cannot.
+    pub(super) fn open_root(layer: impl AsFd) -> io::Result<OwnedFd> {
+        Ok(rustix::fs::openat(layer, "root", TREE.union(OFlags::PATH), Mode::empty())?)
+    }
+
     /// Moves `staging/name` to its place; `false` when there is one already. The caller pins it before the lock goes.
     pub(super) fn put(
         &self,
