@@ -1,4 +1,7 @@
 //! What the tests of several crates share. Never a dependency of anything that is shipped.
 
+pub mod conformance;
 pub mod gateway;
 pub mod needs;
+pub mod own_program;
+pub mod users;

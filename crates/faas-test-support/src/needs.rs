@@ -34,6 +34,10 @@ pub enum Capability {
     Loop,
     /// A C compiler is there.
     Cc,
+    /// The programs that the recipes of the test images take (`images/`) are there.
+    TestImages,
+    /// newuidmap(1) is there.
+    Uidmap,
 }
 
 impl Capability {
@@ -52,6 +56,8 @@ impl Capability {
             Self::Cgroup1 => "cgroup1",
             Self::Loop => "loop",
             Self::Cc => "cc",
+            Self::TestImages => "test-images",
+            Self::Uidmap => "uidmap",
         }
     }
 
@@ -86,6 +92,10 @@ impl Capability {
                 .map(drop)
                 .map_err(|error| format!("/dev/loop-control: {error}")),
             Self::Cc => runs("cc", &["--version"]),
+            Self::TestImages => ["busybox", "gcc", "mmdebstrap", "flock"].iter().try_for_each(|program| {
+                runs("sh", &["-c", &format!("command -v {program} || {{ echo no {program} >&2; exit 1; }}")])
+            }),
+            Self::Uidmap => runs("sh", &["-c", "command -v newuidmap"]),
         }
     }
 }

@@ -2,22 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use faas_executor::images::{ImageErrorKind, ImageStore, ImageStoreConfig, ImportSource, UnpackMode};
 use faas_test_support::needs;
+use faas_test_support::users::User;
 
 use super::helper;
 use super::layer::{Item, Layer};
 use super::oci::{Compression, Image};
-
-/// Users that the machine does not have: one with its own id alone, and one to whom a test gives a range.
-const ALONE: u32 = 54_242;
-const WITH_RANGE: u32 = 54_243;
-
-/// The ids that a range test gives to it.
-const FIRST: u32 = 1_660_000_000;
 
 fn image(text: &str) -> Image {
     let item = |name: &'static [u8], kind, mode, owner| Item { kind, name, mode, owner, ..Item::default() };
@@ -43,7 +36,9 @@ pub(crate) fn as_user(dir: &Path) {
             UnpackMode::Subordinate { .. } => "range",
             UnpackMode::Rootful => "root",
         };
-        assert_eq!(mode, fs::read_to_string(dir.join("mode")).unwrap());
+        let range: Option<(u32, u32)> =
+            serde_json::from_slice(&fs::read(dir.join("range")).unwrap()).unwrap();
+        assert_eq!(mode, if range.is_some() { "range" } else { "one" });
         let path = dir.join("home/images");
         let store = ImageStore::open(&path, config.clone()).await.unwrap();
         let import = |name: &str| store.import(ImportSource::Path(dir.join(name)), None, |_| {});
@@ -55,7 +50,9 @@ pub(crate) fn as_user(dir: &Path) {
             let meta = fs::symlink_metadata(root.join(name)).unwrap();
             (meta.uid(), meta.gid())
         };
-        let expected = |u, g| if mode == "range" { (FIRST + u, FIRST + g) } else { (uid, uid) };
+        let gid = rustix::process::getegid().as_raw();
+        let expected =
+            |u, g| range.map_or((uid, gid), |(first_uid, first_gid)| (first_uid + u, first_gid + g));
         assert_eq!(owner("none"), expected(5, 6));
         assert_eq!(owner("suid"), expected(0, 0));
         assert_eq!(owner(""), expected(0, 0));
@@ -76,73 +73,19 @@ pub(crate) fn as_user(dir: &Path) {
     });
 }
 
-/// The name of the user with a range: newuidmap(1) serves only users that have one.
-const NAME: &str = "faas-images-test";
-
-/// Makes the user, and gives it ids, for as long as this lives.
-struct Ranges(Vec<PathBuf>);
-
-impl Ranges {
-    fn give() -> Self {
-        let uid = WITH_RANGE.to_string();
-        assert!(Command::new("groupadd").args(["--gid", &uid, NAME]).status().unwrap().success());
-        let user = [
-            "--no-create-home",
-            "--no-log-init",
-            "--gid",
-            &uid,
-            "--uid",
-            &uid,
-            "--key",
-            "SUB_UID_COUNT=0",
-            NAME,
-        ];
-        assert!(Command::new("useradd").args(user).status().unwrap().success());
-        let paths = ["/etc/subuid", "/etc/subgid"].map(PathBuf::from).to_vec();
-        for path in &paths {
-            let mut text = fs::read_to_string(path).unwrap_or_default();
-            text.push_str(&format!("{WITH_RANGE}:{FIRST}:65536\n"));
-            fs::write(path, text).unwrap();
-        }
-        Self(paths)
-    }
-}
-
-impl Drop for Ranges {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            let text = fs::read_to_string(path).unwrap();
-            let rest: String = text
-                .lines()
-                .filter(|line| !line.starts_with(&format!("{WITH_RANGE}:")))
-                .map(|l| format!("{l}\n"))
-                .collect();
-            fs::write(path, rest).unwrap();
-        }
-        assert!(Command::new("userdel").arg(NAME).status().unwrap().success());
-    }
-}
-
-fn run(uid: u32, mode: &str) {
+fn run(user: &User) {
     // Programs and archives in a place that everybody may read.
     let dir = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
     let exe = dir.path().join("program");
     fs::copy(std::env::current_exe().unwrap(), &exe).unwrap();
     fs::set_permissions(&exe, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::write(dir.path().join("mode"), mode).unwrap();
+    fs::write(dir.path().join("range"), serde_json::to_vec(&user.range()).unwrap()).unwrap();
     image("x").write_layout(&dir.path().join("good"), None);
     let evil = Image::of(&[Layer::new().symlink("d", "/tmp").file("d/x", "").end()], Compression::None);
     evil.write_layout(&dir.path().join("evil"), None);
     fs::create_dir(dir.path().join("home")).unwrap();
-    std::os::unix::fs::chown(dir.path().join("home"), Some(uid), Some(uid)).unwrap();
-    let output = Command::new("setpriv")
-        .args(["--reuid", &uid.to_string(), "--regid", &uid.to_string(), "--clear-groups"])
-        .arg(&exe)
-        .arg(helper::AS_USER)
-        .arg(dir.path())
-        .env_clear()
-        .output()
-        .unwrap();
+    std::os::unix::fs::chown(dir.path().join("home"), Some(user.uid), Some(user.gid)).unwrap();
+    let output = user.command(&exe).arg(helper::AS_USER).arg(dir.path()).env_clear().output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
 }
@@ -150,16 +93,11 @@ fn run(uid: u32, mode: &str) {
 #[test]
 fn an_ordinary_user_has_a_store_without_any_setuid_program() {
     needs!(Root);
-    run(ALONE, "one");
+    run(&User::make(false));
 }
 
 #[test]
 fn an_ordinary_user_with_a_range_keeps_owners() {
-    needs!(Root);
-    if !Path::new("/usr/bin/newuidmap").exists() {
-        println!("newuidmap is not installed (package uidmap): not tried");
-        return;
-    }
-    let _ranges = Ranges::give();
-    run(WITH_RANGE, "range");
+    needs!(Root, Uidmap);
+    run(&User::make(true));
 }

@@ -1,0 +1,25 @@
+//! What is promised, one function a promise.
+
+mod busybox;
+mod commands;
+mod defaults;
+mod endings;
+mod files;
+mod language;
+mod limits;
+mod output;
+mod sandbox;
+mod scratch;
+mod surroundings;
+
+pub(crate) use busybox::*;
+pub(crate) use commands::*;
+pub(crate) use defaults::*;
+pub(crate) use endings::*;
+pub(crate) use files::*;
+pub(crate) use language::*;
+pub(crate) use limits::*;
+pub(crate) use output::*;
+pub(crate) use sandbox::*;
+pub(crate) use scratch::*;
+pub(crate) use surroundings::*;

@@ -1,0 +1,154 @@
+//! The conformance suite: what an execution promises, on every backend and in images of several kinds.
+//!
+//! Each test is `BACKEND::LIST::IMAGE::CASE`. What a backend cannot do is said by its capabilities: a case asks them
+//! and, where the thing is not there, wants the refusal or the weaker promise that stands in its place. Every test runs
+//! in a process of its own, as the user that the backend is for, and at its end nothing may be left.
+#![cfg(all(target_os = "linux", feature = "native", feature = "docker"))]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, whose failure is the test's")]
+
+mod backends;
+mod cases;
+mod stock;
+mod subject;
+
+use std::ffi::OsStr;
+use std::process::ExitCode;
+
+use faas_executor::{images, native};
+
+macro_rules! shell {
+    ($($then:tt)*) => { faas_test_support::conformance_cases! { $($then)* [
+        a_string_is_run_by_the_shell_and_an_array_as_it_is
+        arguments_arrive_as_they_are
+        a_program_is_looked_up_in_the_requests_path
+        an_argument_that_the_kernel_does_not_take_is_refused
+        exit_codes_are_the_commands
+        a_signal_that_ends_the_command_is_told
+        what_is_not_found_is_127_and_what_cannot_be_executed_126
+        the_requests_environment_wins_and_nothing_of_the_gateways_is_in_it
+        the_working_directory_is_the_requests_and_must_exist
+        the_user_is_root_unless_another_is_asked_for
+        an_unknown_user_or_group_is_refused
+        standard_input_arrives_byte_for_byte
+        without_standard_input_there_is_its_end_at_once
+        standard_input_that_nobody_reads_holds_nobody_up
+        stdout_and_stderr_are_apart_and_exact
+        output_beyond_its_limit_is_dropped_and_flagged
+        a_hundred_mebibytes_of_output_are_bounded_in_memory
+        files_are_there_before_the_command
+        secrets_are_files_of_the_user_alone_in_memory
+        a_file_that_cannot_be_put_is_refused
+        a_timeout_kills_all_and_keeps_the_output
+        what_is_left_in_the_background_neither_delays_nor_stays
+        a_cancelled_execution_leaves_nothing
+        a_shutdown_ends_what_runs
+        memory_beyond_its_limit_is_taken_from_the_command
+        processes_beyond_their_limit_are_refused
+        a_fraction_of_a_core_is_enough_to_run
+        a_disk_limit_holds_or_is_refused
+        there_is_no_network_but_loopback
+        egress_is_refused_where_it_is_not_supported
+        what_was_used_is_told_where_it_can_be
+        the_answer_says_what_ran_where
+        each_execution_has_a_sandbox_of_its_own
+    ] } };
+}
+
+macro_rules! busybox {
+    ($($then:tt)*) => { faas_test_support::conformance_cases! { $($then)* [
+        the_users_groups_are_the_images
+        an_image_that_is_not_there_is_told
+        many_small_executions_sixteen_at_a_time
+    ] } };
+}
+
+macro_rules! defaults {
+    ($($then:tt)*) => { faas_test_support::conformance_cases! { $($then)* [
+        an_images_environment_directory_and_user_apply
+        the_request_goes_before_the_image
+    ] } };
+}
+
+macro_rules! interpreter {
+    ($($then:tt)*) => { faas_test_support::conformance_cases! { $($then)* [
+        an_interpreter_runs_and_finds_its_modules
+        owners_of_the_images_files_are_the_images
+    ] } };
+}
+
+macro_rules! language {
+    ($($then:tt)*) => { faas_test_support::conformance_cases! { $($then)* [
+        threads_and_children_count_as_processes
+        an_allocation_beyond_the_limit_fails_or_kills
+    ] } };
+}
+
+macro_rules! scratch {
+    ($($then:tt)*) => { faas_test_support::conformance_cases! { $($then)* [
+        a_static_program_runs_without_anything_else
+        there_is_no_shell
+        users_are_numbers_where_there_is_no_passwd
+        a_file_needs_no_directory
+        binary_input_and_output_are_exact_and_limited
+    ] } };
+}
+
+faas_test_support::conformance_suite! {
+    native_rootful => crate::backends::native_rootful {
+        shell: host, alpine, python;
+        busybox: alpine;
+        defaults: users;
+        interpreter: host, python;
+        language: host, python;
+        scratch: scratch;
+    }
+    native_rootless => crate::backends::native_rootless {
+        shell: host, alpine;
+        busybox: alpine;
+        defaults: users;
+        interpreter: host, python;
+        language: host;
+        scratch: scratch;
+    }
+    native_rootless_range => crate::backends::native_rootless_range {
+        shell: alpine;
+        busybox: alpine;
+        defaults: users;
+        interpreter: python;
+        scratch: scratch;
+    }
+    docker => crate::backends::docker {
+        shell: alpine, python;
+        busybox: alpine;
+        defaults: users;
+        interpreter: python;
+        language: python;
+        scratch: scratch;
+    }
+}
+
+/// Every case by its name.
+fn case(name: &str) -> subject::Case {
+    let lists: [&[(&str, subject::Case)]; 6] = [
+        shell!(@table cases;),
+        busybox!(@table cases;),
+        defaults!(@table cases;),
+        interpreter!(@table cases;),
+        language!(@table cases;),
+        scratch!(@table cases;),
+    ];
+    let found = lists.into_iter().flatten().find(|(own, _)| *own == name);
+    found.unwrap_or_else(|| panic!("there is no case {name}")).1
+}
+
+/// This program is also the launcher and the unpack process of the backends, and one case of the suite.
+fn other_program(arguments: &[&OsStr]) -> Option<ExitCode> {
+    match arguments {
+        [one] if *one == native::launcher::ARGUMENT => Some(native::launcher::main()),
+        [one] if *one == images::unpack::ARGUMENT => Some(images::unpack::main()),
+        [first, rest @ ..] if *first == backends::RUN => Some(backends::run_case(rest)),
+        _ => None,
+    }
+}
+
+faas_test_support::before_main!(other_program);
