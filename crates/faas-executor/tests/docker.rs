@@ -3,6 +3,13 @@
 #![cfg(feature = "docker")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests, whose failure is the test's")]
 
+#[cfg(all(target_os = "linux", feature = "native"))]
+#[path = "docker/own_program.rs"]
+mod own_program;
+#[cfg(all(target_os = "linux", feature = "native"))]
+#[path = "docker/sharing.rs"]
+mod sharing;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -442,34 +449,56 @@ async fn an_image_that_cannot_be_fetched_is_told() {
     gateway.stop().await;
 }
 
+/// An image of the engine for another machine.
+struct Foreign {
+    host: String,
+    name: String,
+}
+
+impl Foreign {
+    const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
+
+    fn load() -> Self {
+        let (host, name) = (test_host(), format!("foreign-{}:latest", uuid::Uuid::now_v7().simple()));
+        // As `docker save` writes it: one layer that is an empty archive.
+        let dir = temporary("foreign");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("layer.tar"), [0u8; 1024]).unwrap();
+        let config = format!(
+            r#"{{"architecture":"{}","os":"linux","config":{{"Cmd":["{name}"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}}}"#,
+            Self::ARCHITECTURE,
+            "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+        );
+        std::fs::write(dir.join("config.json"), config).unwrap();
+        let manifest =
+            format!(r#"[{{"Config":"config.json","RepoTags":["{name}"],"Layers":["layer.tar"]}}]"#);
+        std::fs::write(dir.join("manifest.json"), manifest).unwrap();
+        let archive = dir.join("image.tar");
+        let path = archive.to_str().unwrap();
+        let files = ["cf", path, "config.json", "layer.tar", "manifest.json"];
+        assert!(Command::new("tar").current_dir(&dir).args(files).status().unwrap().success());
+        docker(&host, &["load", "--input", path]);
+        std::fs::remove_dir_all(dir).unwrap();
+        Self { host, name }
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        docker(&self.host, &["rmi", &self.name]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_for_another_machine_is_refused() {
     needs!(Root, Docker);
     let gateway = Gateway::start(TransportChoice::Auto).await;
-    let other = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
-    // As `docker save` writes it: one layer that is an empty archive.
-    let dir = temporary("foreign");
-    std::fs::create_dir(&dir).unwrap();
-    let layer = [0u8; 1024];
-    std::fs::write(dir.join("layer.tar"), layer).unwrap();
-    let config = format!(
-        r#"{{"architecture":"{other}","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}}}"#,
-        "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
-    );
-    std::fs::write(dir.join("config.json"), config).unwrap();
-    let manifest = r#"[{"Config":"config.json","RepoTags":["foreign:latest"],"Layers":["layer.tar"]}]"#;
-    std::fs::write(dir.join("manifest.json"), manifest).unwrap();
-    let archive = dir.join("image.tar");
-    let path = archive.to_str().unwrap();
-    let files = ["cf", path, "config.json", "layer.tar", "manifest.json"];
-    assert!(Command::new("tar").current_dir(&dir).args(files).status().unwrap().success());
-    docker(&gateway.host, &["load", "--input", path]);
-    let error = gateway.run(of("foreign", argv(&["/x"]))).await.unwrap_err();
+    let foreign = Foreign::load();
+    let error = gateway.run(of(&foreign.name, argv(&["/x"]))).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ImageUnavailable, "{error}");
-    assert!(error.to_string().contains(other), "{error}");
+    assert!(error.to_string().contains(Foreign::ARCHITECTURE), "{error}");
     gateway.is_clean().await;
-    docker(&gateway.host, &["rmi", "foreign:latest"]);
-    std::fs::remove_dir_all(dir).unwrap();
+    drop(foreign);
     gateway.stop().await;
 }
 

@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use bollard::models::ContainerUpdateBody;
 use bollard::query_parameters::InspectContainerOptions;
+#[cfg(all(target_os = "linux", feature = "native"))]
+use bytes::Bytes;
 use faas_types::{LimitSupport, LimitsSupport, Runtime, RuntimeCapabilities};
+#[cfg(all(target_os = "linux", feature = "native"))]
+use futures_util::stream::BoxStream;
 
 use super::client::{CallError, QUICK, SLOW, unavailable};
 use super::config::DockerConfig;
@@ -17,6 +21,8 @@ use super::make::Make;
 use super::probe::Live;
 use super::pull;
 use super::refuse::{refuse, unsupported};
+#[cfg(all(target_os = "linux", feature = "native"))]
+use super::share;
 use super::shared::Shared;
 use super::sweep;
 use super::transport::Transport;
@@ -24,6 +30,8 @@ use crate::agent_binary;
 use crate::data_dir::DataDir;
 use crate::error::StartError;
 use crate::guest::AgentStream;
+#[cfg(all(target_os = "linux", feature = "native"))]
+use crate::images::{Elsewhere, ImageError};
 use crate::sandbox::{Account, BackendHandle, SandboxError, SandboxExecutor, SandboxHandle, SandboxSpec};
 
 /// How long a shutdown waits for containers to be removed.
@@ -44,8 +52,8 @@ pub struct DockerHandle {
     pub(super) lease: Lease,
 }
 
-/// Makes sandboxes that are containers of a Docker engine.
-#[derive(Debug)]
+/// Makes sandboxes that are containers of a Docker engine. Clones are one.
+#[derive(Clone, Debug)]
 pub struct DockerExecutor {
     shared: Arc<Shared>,
 }
@@ -106,6 +114,35 @@ impl DockerExecutor {
         pull::pull(&live, &self.shared.config, image).await
     }
 
+    /// Gives the engine an image of the store, once for all who want it; not one that it has meanwhile.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    pub(crate) async fn take_image(
+        &self,
+        image: &str,
+        archive: impl Future<Output = Result<BoxStream<'static, Result<Bytes, ImageError>>, ImageError>>,
+    ) -> Result<(), SandboxError> {
+        let _turn = self.shared.pulls.turn(image).await;
+        if self.has_image(image).await? {
+            return Ok(());
+        }
+        let live = self.engine().await?;
+        share::load(&live, image, archive.await?).await
+    }
+
+    /// An archive with an image that the engine has; `None` where it has none of that name, or is not there itself.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    pub(crate) async fn give_image(&self, image: &str) -> Option<Elsewhere> {
+        let live = self.engine().await.ok()?;
+        match self.has_image(image).await {
+            Ok(true) => Some(share::give(&live, &self.shared, image)),
+            Ok(false) => None,
+            Err(error) => {
+                tracing::debug!(image, %error, "the engine cannot be asked for an image");
+                None
+            }
+        }
+    }
+
     /// What a failed call means, and a note of it.
     fn failed(&self, error: CallError) -> SandboxError {
         self.shared.probe.note(&error);
@@ -121,6 +158,16 @@ impl DockerExecutor {
 
     async fn engine(&self) -> Result<Arc<Live>, SandboxError> {
         self.shared.probe.for_work().await.map_err(unavailable)
+    }
+}
+
+fn image_sharing() -> LimitSupport {
+    if cfg!(all(target_os = "linux", feature = "native")) {
+        LimitSupport::yes(
+            "images go to this server's store and come from it, by their tags, without a registry",
+        )
+    } else {
+        LimitSupport::no("this build has no image store")
     }
 }
 
@@ -182,6 +229,7 @@ impl SandboxExecutor for DockerExecutor {
                     LimitSupport::yes(format!("{way}: {}", live.transport_reason)),
                 ),
                 ("engine".to_owned(), LimitSupport::yes(engine)),
+                ("image_sharing".to_owned(), image_sharing()),
                 ("network_egress".to_owned(), facts.egress()),
                 ("oom_report".to_owned(), LimitSupport::yes(oom_report)),
                 ("usage".to_owned(), usage),

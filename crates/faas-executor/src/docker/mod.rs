@@ -5,7 +5,7 @@
 //!
 //! `probe` asks whether there is an engine, `facts` is what it is, `refuse` what it cannot do; `make` makes a container
 //! out of `create`'s description of it, with `pull`, `upload` and `transport`; `lease` says whose it is, `destroy` ends
-//! it, `sweep` ends those that nobody owns.
+//! it, `sweep` ends those that nobody owns. `share` exchanges images with the image store.
 
 mod auth;
 mod client;
@@ -22,6 +22,8 @@ mod make;
 mod probe;
 mod pull;
 mod refuse;
+#[cfg(all(target_os = "linux", feature = "native"))]
+mod share;
 mod shared;
 mod sweep;
 mod transport;

@@ -15,8 +15,8 @@ use super::image::{Reference, is_id};
 use super::probe::Live;
 use crate::sandbox::SandboxError;
 
-/// How long the engine may say nothing of a pull.
-const SILENCE: Duration = Duration::from_secs(120);
+/// How long the engine may say nothing of an image that is on its way.
+pub(super) const SILENCE: Duration = Duration::from_secs(120);
 
 /// How long a pull may take in all.
 const WITHIN: Duration = Duration::from_secs(10 * 60);

@@ -93,6 +93,12 @@ impl Backends {
         })
     }
 
+    /// The Docker backend, where one is configured.
+    #[cfg(all(target_os = "linux", feature = "native", feature = "docker"))]
+    pub(super) fn docker(&self) -> Option<DockerExecutor> {
+        self.docker.clone()
+    }
+
     /// The backend of `runtime`, or why there is none.
     pub(super) fn get(&self, runtime: Runtime) -> Result<Backend<'_>, SandboxError> {
         let none =

@@ -201,12 +201,7 @@ impl Inner {
     pub(super) fn forget(&self, wanted: &Wanted, trash: &Staging) -> Result<(), ImageError> {
         let lock = self.files.lock()?;
         let index = self.index()?;
-        let missing = || ImageError::NotFound {
-            image: match wanted {
-                Wanted::Id(id) => id.to_string(),
-                Wanted::Name(name) => name.to_string(),
-            },
-        };
+        let missing = || ImageError::NotFound { image: wanted.to_string() };
         let id = index.find(wanted).ok_or_else(missing)?;
         let name = match wanted {
             Wanted::Name(name) => Some(name.to_string()).filter(|name| index.names.contains_key(name)),

@@ -1,5 +1,7 @@
 //! What an image says of itself: its configuration (OCI image specification, "Image Configuration").
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
@@ -27,6 +29,9 @@ pub struct ImageConfig {
     pub cmd: Vec<String>,
     /// The processor that it is for, in Go's words: `amd64`, `arm64`.
     pub architecture: String,
+    /// What whoever built it says of it.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// When it was built, as the image has it (RFC 3339).
     pub created: Option<String>,
 }
@@ -72,6 +77,7 @@ struct RawRun {
     user: Option<String>,
     entrypoint: Option<Vec<String>>,
     cmd: Option<Vec<String>>,
+    labels: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +113,7 @@ impl ParsedConfig {
             entrypoint: texts(run.entrypoint.unwrap_or_default(), "an entrypoint")?,
             cmd: texts(run.cmd.unwrap_or_default(), "a command")?,
             architecture: text(raw.platform.architecture.clone(), "an architecture")?,
+            labels: run.labels.unwrap_or_default(),
             created: raw.created.filter(|created| created.len() <= 64),
         };
         Ok(Self { config, platform: raw.platform, diff_ids: raw.rootfs.diff_ids.unwrap_or_default() })
@@ -130,7 +137,7 @@ mod tests {
         let parsed = ParsedConfig::parse(
             br#"{"architecture":"amd64","os":"linux","created":"2024-01-01T00:00:00Z","history":[{}],
                 "config":{"Env":["PATH=/bin","EMPTY=","broken","=x","A=b=c"],"WorkingDir":"srv","User":"1:2",
-                "Entrypoint":["/e"],"Cmd":null},"rootfs":{"type":"layers","diff_ids":[]}}"#,
+                "Entrypoint":["/e"],"Cmd":null,"Labels":{"a":"b"}},"rootfs":{"type":"layers","diff_ids":[]}}"#,
         )
         .unwrap();
         let config = parsed.config;
@@ -138,6 +145,7 @@ mod tests {
         assert_eq!(config.env, [pair("PATH", "/bin"), pair("EMPTY", ""), pair("A", "b=c")]);
         assert_eq!((config.working_dir.as_str(), config.user.as_str()), ("/srv", "1:2"));
         assert_eq!((config.entrypoint, config.cmd), (vec!["/e".to_owned()], vec![]));
+        assert_eq!(config.labels, [("a".to_owned(), "b".to_owned())].into());
         assert!(parsed.platform.os == "linux" && parsed.diff_ids.is_empty());
         let least = ParsedConfig::parse(br#"{"rootfs":{"diff_ids":null}}"#).unwrap();
         assert_eq!(least.config.working_dir, "/");

@@ -73,6 +73,16 @@ pub enum ImageError {
         /// What was wrong.
         reason: String,
     },
+    /// Another place on this machine has the image and it cannot be taken over from there.
+    #[error("image {image} cannot be taken over from {from}: {reason}")]
+    Elsewhere {
+        /// The image.
+        image: String,
+        /// The place.
+        from: &'static str,
+        /// What went wrong.
+        reason: String,
+    },
     /// The image is for other machines.
     #[error("image {image} is not for {wanted}; it has {found}: take another tag or build it for {wanted}")]
     WrongArchitecture {
@@ -189,6 +199,7 @@ impl ImageError {
             | Self::Unknown { .. }
             | Self::Unauthorized { .. }
             | Self::BadAnswer { .. }
+            | Self::Elsewhere { .. }
             | Self::WrongArchitecture { .. }
             | Self::DigestMismatch { .. }
             | Self::CorruptLayer { .. }
@@ -207,6 +218,7 @@ impl ImageError {
             self,
             Self::Unreachable { .. }
                 | Self::BadAnswer { .. }
+                | Self::Elsewhere { .. }
                 | Self::DigestMismatch { .. }
                 | Self::TimedOut { .. }
                 | Self::NoSpace { .. }

@@ -137,7 +137,7 @@ fn pieces(reader: Box<dyn AsyncRead + Send + Unpin>) -> ByteStream {
 }
 
 /// A file in the store without a name: it goes with its last descriptor.
-async fn nameless(inner: &Arc<Inner>) -> Result<File, ImageError> {
+pub(super) async fn nameless(inner: &Arc<Inner>) -> Result<File, ImageError> {
     let mut staging = inner.staging().await?;
     let made = staging
         .with(|inner, staging| {

@@ -8,6 +8,7 @@
 //! names.rs digest.rs platform.rs manifest.rs config.rs   what registries and archives say, parsed and checked
 //! registry.rs auth.rs pull.rs                            from a registry
 //! archive.rs import.rs tar/                              from an archive
+//! export.rs                                              to an archive
 //! ingest.rs feed.rs helper.rs                            layers to unpack processes, and into the store
 //! unpack/                                                the unpack process
 //! marks.rs merge.rs                                      whiteouts, and laying layers over each other
@@ -36,6 +37,7 @@ mod collect;
 mod config;
 mod digest;
 mod error;
+mod export;
 mod feed;
 mod flight;
 mod helper;
@@ -65,4 +67,4 @@ pub use lease::ImageLease;
 pub use mode::UnpackMode;
 pub use names::{ImageName, check_reference};
 pub use progress::{Phase, Progress};
-pub use store::{ImageInfo, ImageStore, ImageStoreConfig, ImportSource};
+pub use store::{Elsewhere, ImageInfo, ImageStore, ImageStoreConfig, ImportSource};

@@ -60,6 +60,15 @@ impl Wanted {
     }
 }
 
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Id(id) => id.fmt(f),
+        }
+    }
+}
+
 impl ImageName {
     /// The host of the registry, with a port where one is given: `docker.io`, `localhost:5000`.
     #[must_use]
@@ -71,6 +80,15 @@ impl ImageName {
     #[must_use]
     pub fn repository(&self) -> &str {
         &self.repository
+    }
+
+    /// The tag, where it is no name by digest.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        match &self.version {
+            Version::Tag(tag) => Some(tag),
+            Version::Digest(_) => None,
+        }
     }
 
     pub(crate) fn version(&self) -> &Version {

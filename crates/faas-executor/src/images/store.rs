@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use tokio::io::AsyncRead;
 use tokio::runtime::Handle;
 
 use super::config::ImageConfig;
 use super::digest::Digest;
 use super::error::{At as _, ImageError};
+use super::export;
 use super::flight::{Flights, ProgressFn};
 use super::helper::Helper;
 use super::import;
@@ -19,7 +22,7 @@ use super::ingest::Turns;
 use super::lease::{Held, ImageLease, last_used_unix_ms};
 use super::mode::UnpackMode;
 use super::names::{ImageName, Wanted};
-use super::progress::Progress;
+use super::progress::{Progress, Sink};
 use super::pull;
 use super::registry::Registries;
 use super::store_files::{Shelf, StoreFiles};
@@ -154,6 +157,74 @@ impl Inner {
         found.map_or(Ok(None), |(id, image)| self.lease(id, image))
     }
 
+    /// Joins the work for an image or begins it; `or_get`: unless it is there.
+    async fn fly<F>(
+        &self,
+        wanted: Wanted,
+        progress: ProgressFn,
+        or_get: bool,
+        work: impl FnOnce(ProgressFn) -> F,
+    ) -> Result<ImageLease, ImageError>
+    where
+        F: Future<Output = Result<ImageLease, ImageError>> + Send + 'static,
+    {
+        let key = wanted.to_string();
+        let there = || if or_get { self.get(&wanted) } else { Ok(None) };
+        self.flights.join(&key, progress, there, work).await
+    }
+
+    async fn pull(self: &Arc<Self>, name: &ImageName, sink: Sink<'_>) -> Result<ImageLease, ImageError> {
+        let _maker = self.maker().await?;
+        let what = || format!("the pull of {name}");
+        self.in_time(what, pull::pull(self, name, sink)).await
+    }
+
+    /// Takes in an archive from elsewhere on this machine, in which is the image that is wanted and no other.
+    async fn take_over(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        Elsewhere { from, archive }: Elsewhere,
+        sink: Sink<'_>,
+    ) -> Result<ImageLease, ImageError> {
+        let broken = |reason: String| ImageError::Elsewhere { image: wanted.to_string(), from, reason };
+        let name = match wanted {
+            Wanted::Name(name) => Some(name.clone()),
+            Wanted::Id(_) => None,
+        };
+        let _maker = self.maker().await?;
+        let what = || format!("taking over {wanted} from {from}");
+        let taken = self.in_time(what, import::import(self, ImportSource::Stream(archive), name, sink)).await;
+        let leases = taken.map_err(|error| match error {
+            ImageError::InvalidArchive { reason } => broken(reason),
+            error => error,
+        })?;
+        let is_wanted = |lease: &ImageLease| match wanted {
+            Wanted::Name(_) => true,
+            Wanted::Id(id) => lease.id() == *id,
+        };
+        leases
+            .into_iter()
+            .find(is_wanted)
+            .ok_or_else(|| broken("it has another one in its archive".to_owned()))
+    }
+
+    /// Does something for as long as a pull may take.
+    async fn in_time<T>(
+        &self,
+        what: impl FnOnce() -> String,
+        work: impl Future<Output = Result<T, ImageError>>,
+    ) -> Result<T, ImageError> {
+        let limit = self.config.pull_timeout;
+        match tokio::time::timeout(limit, work).await {
+            Ok(done) => done,
+            Err(_elapsed) => {
+                self.settled().await;
+                let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+                Err(ImageError::TimedOut { what: what(), limit_ms })
+            }
+        }
+    }
+
     async fn maker(&self) -> Result<tokio::sync::SemaphorePermit<'_>, ImageError> {
         let maker = self.makers.acquire().await;
         maker.map_err(|_closed| ImageError::Store { reason: "it is being closed".to_owned() })
@@ -180,6 +251,20 @@ pub enum ImportSource {
     Path(PathBuf),
     /// Such an archive, as it comes.
     Stream(Box<dyn AsyncRead + Send + Unpin>),
+}
+
+/// An image in an archive that another place on this machine gives, such as a Docker engine.
+pub struct Elsewhere {
+    /// What the place is called in errors.
+    pub from: &'static str,
+    /// The archive, as [`ImportSource::Stream`].
+    pub archive: Box<dyn AsyncRead + Send + Unpin>,
+}
+
+impl std::fmt::Debug for Elsewhere {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Elsewhere").field(&self.from).finish()
+    }
 }
 
 impl std::fmt::Debug for ImportSource {
@@ -260,30 +345,48 @@ impl ImageStore {
         }
     }
 
+    /// As [`Self::get`]; where the store has no such image, `elsewhere` is asked for an archive with it, once for all who
+    /// want it now. Where it has none either, the image is pulled, or with `or_pull` false it is not found.
+    ///
+    /// # Errors
+    /// As [`Self::pull`]; [`ImageError::Elsewhere`] where there is an archive that is broken or breaks off.
+    pub async fn get_or_take<F>(
+        &self,
+        name: &str,
+        or_pull: bool,
+        elsewhere: impl FnOnce() -> F + Send + 'static,
+        progress: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<ImageLease, ImageError>
+    where
+        F: Future<Output = Result<Option<Elsewhere>, ImageError>> + Send,
+    {
+        let wanted = Wanted::parse(name)?;
+        if let Some(lease) = self.0.get(&wanted)? {
+            return Ok(lease);
+        }
+        let inner = Arc::clone(&self.0);
+        let sought = wanted.clone();
+        let work = move |progress: ProgressFn| async move {
+            if let Some(elsewhere) = elsewhere().await? {
+                return inner.take_over(&sought, elsewhere, &*progress).await;
+            }
+            match sought {
+                Wanted::Name(name) if or_pull => inner.pull(&name, &*progress).await,
+                other => Err(ImageError::NotFound { image: other.to_string() }),
+            }
+        };
+        self.0.fly(wanted, Arc::new(progress), true, work).await
+    }
+
     async fn fly(&self, name: &str, progress: ProgressFn, or_get: bool) -> Result<ImageLease, ImageError> {
         let name: ImageName = match Wanted::parse(name)? {
             Wanted::Name(name) => name,
             Wanted::Id(id) => return Err(ImageError::NotFound { image: id.to_string() }),
         };
-        let key = name.to_string();
         let inner = Arc::clone(&self.0);
-        let there = {
-            let name = name.clone();
-            move || if or_get { self.0.get(&Wanted::Name(name)) } else { Ok(None) }
-        };
-        let work = move |progress: ProgressFn| async move {
-            let _maker = inner.maker().await?;
-            let limit = inner.config.pull_timeout;
-            match tokio::time::timeout(limit, pull::pull(&inner, &name, &*progress)).await {
-                Ok(pulled) => pulled,
-                Err(_) => {
-                    inner.settled().await;
-                    let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-                    Err(ImageError::TimedOut { what: format!("the pull of {name}"), limit_ms })
-                }
-            }
-        };
-        self.0.flights.join(&key, progress, there, work).await
+        let wanted = Wanted::Name(name.clone());
+        let work = move |progress: ProgressFn| async move { inner.pull(&name, &*progress).await };
+        self.0.fly(wanted, progress, or_get, work).await
     }
 
     /// Takes the images of an archive in and leases them. Each gets the names that the archive has for it, or `name`
@@ -300,6 +403,24 @@ impl ImageStore {
         let name = name.map(str::parse::<ImageName>).transpose()?;
         let _maker = self.0.maker().await?;
         import::import(&self.0, source, name, &progress).await
+    }
+
+    /// Writes a leased image as an archive in the way of `docker save`, with the one name `name`: all its layers as one,
+    /// with owners, modes, times, links and `user.*` attributes. Its id there is another one.
+    ///
+    /// # Errors
+    /// `name` has a digest and no tag; the archive would be larger than archives may be; the disk is full.
+    pub async fn export(
+        &self,
+        lease: &ImageLease,
+        name: &ImageName,
+    ) -> Result<BoxStream<'static, Result<Bytes, ImageError>>, ImageError> {
+        if name.tag().is_none() {
+            let reason =
+                "the store cannot give the very layers that a digest stands for; use a tag".to_owned();
+            return Err(ImageError::Unsupported { image: name.to_string(), reason });
+        }
+        export::export(&self.0, lease, &name.to_string()).await
     }
 
     /// All images, in no order that means anything. Reads directories; blocks for a moment.

@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 
-use faas_executor::images::{ImageError, ImportSource};
+use faas_executor::images::{ImageError, ImageErrorKind, ImportSource};
 use faas_test_support::needs;
+use futures_util::TryStreamExt as _;
 
 use super::layer::{Item, Layer};
 use super::oci::{Compression, Image, compress, tar_of};
@@ -129,11 +130,17 @@ async fn the_same_layer_twice_and_an_image_without_layers() {
     assert_eq!(fs::metadata(none.rootfs()).unwrap().permissions().mode() & 0o7777, 0o755);
 }
 
-#[tokio::test]
-async fn owners_modes_times_and_attributes_are_kept() {
-    needs!(Root);
+/// The names of a file's extended attributes.
+fn xattrs(path: &std::path::Path) -> String {
+    let mut names = vec![0u8; 4096];
+    let len = rustix::fs::listxattr(path, &mut names[..]).unwrap();
+    String::from_utf8(names[..len].to_vec()).unwrap()
+}
+
+/// A layer with what could get lost.
+fn peculiar() -> Vec<u8> {
     let item = |name: &'static [u8], kind, mode, owner| Item { kind, name, mode, owner, ..Item::default() };
-    let tar = Layer::new()
+    Layer::new()
         .item(item(b"sgid", b'5', 0o2775, (0, 50)))
         .item(item(b"sgid/file", b'0', 0o644, (0, 0)))
         .item(item(b"sgid/implied/file", b'0', 0o644, (0, 0)))
@@ -153,7 +160,13 @@ async fn owners_modes_times_and_attributes_are_kept() {
         .item(item(b"xattr", b'0', 0o644, (0, 0)))
         .pax(&[("SCHILY.xattr.user.dir", b"1")])
         .item(item(b"xdir", b'5', 0o755, (0, 0)))
-        .end();
+        .end()
+}
+
+#[tokio::test]
+async fn owners_modes_times_and_attributes_are_kept() {
+    needs!(Root);
+    let tar = peculiar();
     let fixture = Fixture::new();
     let store = fixture.open().await;
     let lease = import(&store, &Image::of(&[tar], Compression::Gzip)).await.unwrap();
@@ -174,17 +187,68 @@ async fn owners_modes_times_and_attributes_are_kept() {
     let xattr = lease.rootfs().join("xattr");
     let meta = fs::metadata(&xattr).unwrap();
     assert_eq!((meta.mtime(), meta.mtime_nsec()), (1_234_567_890, 500_000_000));
-    let xattrs = |path: &std::path::Path| {
-        let mut names = vec![0u8; 4096];
-        let len = rustix::fs::listxattr(path, &mut names[..]).unwrap();
-        String::from_utf8(names[..len].to_vec()).unwrap()
-    };
     assert_eq!(xattrs(&xattr), "user.kept\0");
     assert_eq!(xattrs(&lease.rootfs().join("xdir")), "user.dir\0");
     assert_eq!(fs::metadata(lease.rootfs()).unwrap().uid(), STORE_IDS);
     drop(lease);
     store.remove(&store.list().await.unwrap()[0].id.to_string()).await.unwrap();
     fixture.assert_empty();
+}
+
+#[tokio::test]
+async fn an_image_that_is_exported_and_imported_is_the_same() {
+    needs!(Root);
+    let (long, deep) = ("n".repeat(200), format!("{}/x", "d/".repeat(100)));
+    let lower = Layer::new().file("gone", "").file("from/file", "text").hard_link("other/name", "from/file");
+    let upper = Layer::new()
+        .file(".wh.gone", "")
+        .symlink("link", &"t".repeat(300))
+        .symlink("up", "../..")
+        .file(&long, "long")
+        .file(&deep, "deep")
+        .end();
+    let image = Image::of(&[peculiar(), lower.end(), upper], Compression::Gzip);
+    let (one, other) = (Fixture::new(), Fixture::new());
+    let (store, other_store) = (one.open().await, other.open().await);
+    let lease = import(&store, &image).await.unwrap();
+    let name = "registry.example:5000/a/b:1".parse().unwrap();
+    let mut archives = Vec::new();
+    for _ in 0..2 {
+        let pieces = store.export(&lease, &name).await.unwrap().try_collect::<Vec<_>>().await.unwrap();
+        archives.push(pieces.concat());
+    }
+    assert!(archives[0] == archives[1], "the same image is the same archive");
+    one.assert_nothing_half_made();
+    let copy = import_tar(&other_store, archives.remove(0)).await.unwrap();
+    assert_eq!(tree(copy.rootfs()), tree(lease.rootfs()));
+    assert_eq!(copy.config(), lease.config());
+    let inode = |name: &str| fs::metadata(copy.rootfs().join(name)).unwrap().ino();
+    assert_eq!(inode("from/file"), inode("other/name"));
+    for name in ["xattr", "xdir"] {
+        assert_eq!(xattrs(&copy.rootfs().join(name)), xattrs(&lease.rootfs().join(name)));
+    }
+    let nanoseconds = fs::metadata(copy.rootfs().join("xattr")).unwrap().mtime_nsec();
+    assert_eq!(nanoseconds, 500_000_000);
+    assert!(other_store.get("registry.example:5000/a/b:1").unwrap().is_some());
+    let by_digest = format!("registry.example:5000/a/b@{}", lease.id()).parse().unwrap();
+    assert!(store.export(&lease, &by_digest).await.is_err());
+}
+
+#[tokio::test]
+async fn an_export_beyond_the_largest_archive_is_refused_and_leaves_nothing() {
+    needs!(Root);
+    let mut fixture = Fixture::new();
+    fixture.config.max_archive_bytes = 100_000;
+    let store = fixture.open().await;
+    let dir = tempfile::tempdir().unwrap();
+    let layer = Layer::new().file("file", &"x".repeat(200_000)).end();
+    Image::of(&[layer], Compression::Gzip).write_layout(dir.path(), None);
+    let leases = store.import(ImportSource::Path(dir.path().to_owned()), None, |_| {}).await.unwrap();
+    let Err(error) = store.export(&leases[0], &"a:1".parse().unwrap()).await else {
+        panic!("it is exported")
+    };
+    assert_eq!(error.kind(), ImageErrorKind::NoSpace, "{error}");
+    fixture.assert_nothing_half_made();
 }
 
 #[tokio::test]

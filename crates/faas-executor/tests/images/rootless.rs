@@ -7,6 +7,7 @@ use std::path::Path;
 use faas_executor::images::{ImageErrorKind, ImageStore, ImageStoreConfig, ImportSource, UnpackMode};
 use faas_test_support::needs;
 use faas_test_support::users::User;
+use futures_util::TryStreamExt as _;
 
 use super::helper;
 use super::layer::{Item, Layer};
@@ -59,7 +60,17 @@ pub(crate) fn as_user(dir: &Path) {
         assert!(!root.join("gone").exists() && !root.join("null").exists());
         assert_eq!(fs::metadata(root.join("suid")).unwrap().permissions().mode() & 0o7777, 0o4755);
         assert_eq!(fs::read_to_string(root.join("etc/text")).unwrap(), "x");
-        drop(leases);
+        // What is exported is the image's, whoever has the files here.
+        let name = "copy:1".parse().unwrap();
+        let pieces = store.export(&leases[0], &name).await.unwrap().try_collect::<Vec<_>>().await.unwrap();
+        let other = ImageStore::open(&dir.join("home/other"), config.clone()).await.unwrap();
+        let source = ImportSource::Stream(Box::new(std::io::Cursor::new(pieces.concat())));
+        let copy = other.import(source, None, |_| {}).await.unwrap();
+        let copied = fs::symlink_metadata(copy[0].rootfs().join("none")).unwrap();
+        assert_eq!(((copied.uid(), copied.gid()), copied.mode()), (expected(5, 6), 0o40000));
+        let suid = fs::metadata(copy[0].rootfs().join("suid")).unwrap().permissions().mode();
+        assert_eq!(suid & 0o7777, 0o4755);
+        drop((copy, leases));
         let id = store.list().await.unwrap()[0].id.to_string();
         // Twice, so that what was removed can be had again.
         for _ in 0..2 {

@@ -1,4 +1,5 @@
-//! A reader of tar streams from hostile sources: layers, and archives with images in them.
+//! A reader of tar streams from hostile sources: layers, and archives with images in them; and headers for such streams
+//! of one's own.
 //!
 //! It reads ustar, GNU and PAX archives (POSIX.1-2017, `pax`; the GNU tar manual, "Basic Tar Format" and "Sparse
 //! Formats") from any [`std::io::Read`], keeps no more than one entry's names and attributes in memory and bounds
@@ -9,8 +10,10 @@ mod number;
 mod pax;
 mod reader;
 mod sparse;
+mod writer;
 
 pub(crate) use reader::{Entry, Kind, TarError, TarReader};
+pub(crate) use writer::{END, header, padding};
 
 /// The length of a block, and of a header.
 pub(crate) const BLOCK: usize = 512;

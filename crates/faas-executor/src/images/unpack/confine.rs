@@ -90,7 +90,7 @@ fn make_root() -> Result<(), JobError> {
 
 fn limit(task: &Task) -> Result<(), JobError> {
     let file = match task.order.job {
-        Job::Unpack { max_bytes, .. } | Job::Decode { max_bytes } => max_bytes,
+        Job::Unpack { max_bytes, .. } | Job::Decode { max_bytes } | Job::Pack { max_bytes } => max_bytes,
         Job::Merge { .. } => u64::MAX,
         Job::Remove { .. } => 0,
     };
@@ -133,6 +133,7 @@ fn restrict_files(task: &Task) -> Result<(), JobError> {
     .map_err(at("open the root"))?;
     let rules: Vec<(&OwnedFd, BitFlags<AccessFs>)> = match task.order.job {
         Job::Unpack { .. } => vec![(&root, make)],
+        Job::Pack { .. } => vec![(&root, list | AccessFs::ReadFile)],
         Job::Remove { .. } => {
             task.fds.iter().chain(task.more.iter().flatten()).map(|fd| (fd, remove)).collect()
         }

@@ -90,6 +90,11 @@ pub(in crate::images) enum Job {
         /// How many follow.
         more: usize,
     },
+    /// Writes the files of the directory as a tar stream to the second descriptor.
+    Pack {
+        /// The most bytes of it.
+        max_bytes: u64,
+    },
     /// Decompresses the second descriptor's bytes into the third.
     Decode {
         /// The most bytes that may come out.

@@ -6,8 +6,8 @@
 //! directory to write to, a processor time and a size to use up, and a pipe to tell lies through: the server checks
 //! what it is told against what the image's configuration promised.
 //!
-//! The jobs are those for which files belong to other ids than the server's: unpacking, merging, removing. They are
-//! the same for root, whose store has a range of ids of its own, and for an ordinary user.
+//! The jobs are those for which files belong to other ids than the server's: unpacking, merging, packing, removing. They
+//! are the same for root, whose store has a range of ids of its own, and for an ordinary user.
 
 mod confine;
 mod decode;
@@ -17,6 +17,7 @@ mod ids;
 pub(super) mod job;
 mod layer;
 mod overlay;
+mod pack;
 mod tree;
 
 use std::io::{self, Write as _};
@@ -224,6 +225,13 @@ fn confined(task: Task, go: OwnedFd, frames: &mut Frames<io::Stdout>) -> Result<
                     .map_err(|error| JobError::at("remove files", error))?;
             }
             Ok(Report::default())
+        }
+        Job::Pack { .. } => {
+            let output = next()?;
+            drop(directory);
+            let root = fsys::open_dir(rustix::fs::CWD, b"", rustix::fs::OFlags::RDONLY)
+                .map_err(|error| JobError::at("open the tree", error))?;
+            pack::pack(root, output, &mut progress)
         }
         Job::Decode { max_bytes } => {
             let source = std::fs::File::from(next()?);

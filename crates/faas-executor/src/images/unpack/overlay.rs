@@ -18,7 +18,7 @@ const DIRECTORY_BYTES: u64 = 4096;
 const NAME_BYTES: u64 = 32;
 
 /// The largest list of names, and the largest value, of extended attributes (xattr(7), "Limits").
-const MAX_XATTR_BYTES: usize = 64 << 10;
+pub(super) const MAX_XATTR_BYTES: usize = 64 << 10;
 
 struct Disk<'a> {
     layers: &'a [OwnedFd],
