@@ -42,11 +42,14 @@ from faas_sdk.types import (
     FieldError,
     File,
     Health,
+    ImageInfo,
+    ImageProgress,
     LimitsSupport,
     RuntimeCapabilities,
     RuntimeHealth,
     Support,
     Timings,
+    Usage,
     VersionInfo,
 )
 
@@ -67,6 +70,8 @@ __all__ = [
     "ForbiddenError",
     "GoneError",
     "Health",
+    "ImageInfo",
+    "ImageProgress",
     "ImageUnavailableError",
     "InsufficientStorageError",
     "InternalError",
@@ -93,6 +98,7 @@ __all__ = [
     "UnauthorizedError",
     "UnsupportedError",
     "UnsupportedMediaTypeError",
+    "Usage",
     "VersionInfo",
     "__version__",
 ]

@@ -1,7 +1,7 @@
 """The two clients: :class:`FaaSClient` blocks, :class:`AsyncFaaSClient` is for asyncio. Same verbs, same arguments.
 
-A resource with several verbs gets a module of its own beside `_core/operations` and an attribute of the client;
-what belongs to the gateway as a whole is a method here.
+A resource with several verbs has a module of its own, such as `images`, and is an attribute of the client; what
+belongs to the gateway as a whole is a method here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from faas_sdk._core.config import client_config
 from faas_sdk._core.operations import execute, server
 from faas_sdk._transport.aio import AsyncTransport
 from faas_sdk._transport.blocking import BlockingTransport
+from faas_sdk.images import AsyncImages, Images
 from faas_sdk.options import ExecuteOptions, RetryPolicy
 from faas_sdk.types import Capabilities, ExecuteResult, Health, VersionInfo
 
@@ -57,6 +58,8 @@ class FaaSClient:
         self.base_url = config.base_url
         """Where the gateway is."""
         self._transport = BlockingTransport(config)
+        self.images = Images(self._transport)
+        """The gateway's image store."""
 
     def execute(self, command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> ExecuteResult:
         """Runs one command in a fresh sandbox and returns when it has ended.
@@ -137,6 +140,8 @@ class AsyncFaaSClient:
         self.base_url = config.base_url
         """Where the gateway is."""
         self._transport = AsyncTransport(config)
+        self.images = AsyncImages(self._transport)
+        """The gateway's image store."""
 
     async def execute(self, command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> ExecuteResult:
         """See :meth:`FaaSClient.execute`."""

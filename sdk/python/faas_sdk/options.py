@@ -1,10 +1,11 @@
-"""What a caller can set: the options of an execution and the policy of retries."""
+"""What a caller can set: the options of an execution, an archive to import, the policy of retries."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal, Protocol, TypedDict
 
 from faas_sdk.types import File
 
@@ -56,13 +57,25 @@ class ExecuteOptions(TypedDict, total=False):
     """The longest wait in seconds for the gateway's answer; the client's, or ``timeout_ms`` plus 60 s."""
 
 
+class Reader(Protocol):
+    """Something to read bytes from: a file opened with mode ``"rb"``, a pipe, a socket's file."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
+        ...
+
+
+ArchiveSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Reader
+"""An archive: the path of one, its bytes, or something to read it from."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """How often and how patiently a call is tried again.
 
     Only what is safe is tried again: a connection that was never made, a refusal to start
     (503 ``overloaded``; 429 with ``Retry-After``), and for GETs also a lost connection and 502, 503, 504. An
-    execution that may have begun is never sent twice.
+    execution that may have begun is never sent twice, and neither is an archive that comes from a :class:`Reader`.
     """
 
     max_retries: int = 2

@@ -37,6 +37,16 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one execution used up, as the kernel or the engine counted it; None where nothing could tell."""
+
+    cpu_us: int | None
+    """CPU time of all of its processes, in microseconds."""
+    memory_peak_bytes: int | None
+    """The most memory that it held at once, page cache and tmpfs included, in bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecuteResult:
     """What one execution did. A command that fails is a result too: see :attr:`exit_code` and :attr:`ok`."""
 
@@ -68,6 +78,8 @@ class ExecuteResult:
     """The runtime that ran it."""
     image: str
     """The image it ran in."""
+    usage: Usage
+    """What it used up."""
     oom_killed: bool
     """Whether the kernel killed a process of the sandbox for want of memory."""
     error: str | None
@@ -213,3 +225,56 @@ class VersionInfo:
     """The digest of the guest agent that the gateway puts into sandboxes."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
     """The whole answer as it came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageInfo:
+    """One image of the gateway's store."""
+
+    id: str
+    """The digest of its configuration: ``sha256:`` and 64 digits. Can be used wherever a name can."""
+    names: tuple[str, ...]
+    """Its names, whole: ``docker.io/library/alpine:latest``."""
+    repo_digests: tuple[str, ...]
+    """``REGISTRY/REPOSITORY@DIGEST`` of what it was pulled from."""
+    architecture: str
+    """The processor that it is for, in Go's words: ``amd64``, ``arm64``."""
+    created_at: str | None
+    """When it was built, as the image says it (RFC 3339), or None."""
+    size_bytes: int
+    """Disk that it takes, in bytes, layers that other images have too included."""
+    layers: int
+    """How many layers it has."""
+    added_at: str
+    """When it came to the store (RFC 3339)."""
+    last_used_at: str
+    """When it was last used, to a minute (RFC 3339)."""
+    in_use: bool
+    """Whether a sandbox uses it now; it cannot be removed then."""
+    env_vars: Mapping[str, str]
+    """Environment variables of its programs."""
+    working_dir: str
+    """Where its programs start."""
+    user: str
+    """As whom its programs run: ``user``, ``uid``, ``user:group``, or empty for root."""
+    entrypoint: tuple[str, ...]
+    """Its main program with the first arguments."""
+    cmd: tuple[str, ...]
+    """The main program's arguments, or the main program where there is no entrypoint."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """All of it as it came, members unknown to this version included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageProgress:
+    """How far a pull or an import has come. Steps of one layer come in order, those of several layers mixed."""
+
+    phase: str
+    """What is being done: ``resolving``, ``receiving``, ``unpacking``, ``present`` (the layer was there already),
+    ``unpacked``, ``merging`` or ``committing``; a newer gateway may have others."""
+    layer: str | None
+    """The digest of the layer that it is about, or None."""
+    done_bytes: int
+    """Bytes that have come, as they come: compressed."""
+    total_bytes: int | None
+    """How many there are, where that is known."""

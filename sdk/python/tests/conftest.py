@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,12 +27,12 @@ class Caller:
     def __call__(self, verb: str, *args: Any, **options: Any) -> Any:
         if self.kind == "sync":
             with FaaSClient(self.base_url, **self.settings) as client:
-                return getattr(client, verb)(*args, **options)
+                return operator.attrgetter(verb)(client)(*args, **options)
         return asyncio.run(self._call(verb, *args, **options))
 
     async def _call(self, verb: str, *args: Any, **options: Any) -> Any:
         async with AsyncFaaSClient(self.base_url, **self.settings) as client:
-            return await getattr(client, verb)(*args, **options)
+            return await operator.attrgetter(verb)(client)(*args, **options)
 
     def execute(self, *args: Any, **options: Any) -> Any:
         return self("execute", *args, **options)

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 TIMINGS = {"queue_us": 1, "create_us": 2000, "exec_us": 900}
+USAGE = {"cpu_us": 700, "memory_peak_bytes": 1 << 20}
 
 
 def execution(**changes: Any) -> dict[str, Any]:
@@ -27,10 +28,32 @@ def execution(**changes: Any) -> dict[str, Any]:
         "timings": TIMINGS,
         "runtime": "native",
         "image": "host",
+        "usage": USAGE,
         "oom_killed": False,
         "error": None,
     } | changes
     return body | {"output": body["stdout"], "logs": body["stderr"]}
+
+
+def image(**changes: Any) -> dict[str, Any]:
+    """An ``ImageInfo`` with some members changed."""
+    return {
+        "id": "sha256:" + "a" * 64,
+        "names": ["docker.io/library/tiny:1"],
+        "repo_digests": ["docker.io/library/tiny@sha256:" + "b" * 64],
+        "architecture": "amd64",
+        "created_at": None,
+        "size_bytes": 4096,
+        "layers": 1,
+        "added_at": "2026-01-02T03:04:05.678Z",
+        "last_used_at": "2026-01-02T03:04:00Z",
+        "in_use": False,
+        "env_vars": {"PATH": "/bin"},
+        "working_dir": "/",
+        "user": "",
+        "entrypoint": [],
+        "cmd": ["sh"],
+    } | changes
 
 
 def problem(status: int, code: str, **changes: Any) -> dict[str, Any]:
@@ -58,6 +81,8 @@ class Reply:
     """Close the connection after so many bytes of the body; -1: before the status line."""
     hold: threading.Event | None = None
     """Answer only after this is set."""
+    hold_after: int = -1
+    """What is held: all after so many bytes of the body; -1: the whole answer."""
 
 
 @dataclass
@@ -119,16 +144,25 @@ class StubGateway:
             protocol_version = "HTTP/1.1"
 
             def _serve(self) -> None:
-                length = int(self.headers.get("content-length") or 0)
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                reply = next_reply(Seen(self.command, self.path, headers, self.rfile.read(length)))
+                reply = next_reply(Seen(self.command, self.path, headers, self._body()))
                 try:
                     self._send(reply)
                 except (BrokenPipeError, ConnectionResetError):
                     self.close_connection = True  # the client of this test has gone away, as it should
 
+            def _body(self) -> bytes:
+                if self.headers.get("transfer-encoding") != "chunked":
+                    return self.rfile.read(int(self.headers.get("content-length") or 0))
+                body = b""
+                while size := int(self.rfile.readline() or b"0", 16):  # nothing: the client has gone away
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return body
+
             def _send(self, reply: Reply) -> None:
-                if reply.hold is not None:
+                if reply.hold is not None and reply.hold_after == -1:
                     reply.hold.wait(30)
                 if reply.cut_after == -1:
                     self.close_connection = True
@@ -136,17 +170,24 @@ class StubGateway:
                 kind = "application/json" if reply.status < 400 else "application/problem+json"
                 body = reply.body if reply.body is not None else json.dumps(reply.json).encode()
                 headers = {"content-type": kind, "x-request-id": "req-h"} | reply.headers
+                if reply.status == 204:
+                    body, headers = b"", {"x-request-id": "req-h"}
                 self.send_response(reply.status)
                 for name, value in headers.items():
                     self.send_header(name, value)
-                self.send_header("content-length", str(len(body)))
+                if reply.status != 204:
+                    self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 if reply.cut_after is not None:
                     body = body[: reply.cut_after]
                     self.close_connection = True
+                if reply.hold is not None and reply.hold_after != -1:
+                    self.wfile.write(body[: reply.hold_after])
+                    reply.hold.wait(30)
+                    body = body[reply.hold_after :]
                 self.wfile.write(body)
 
-            do_GET = do_POST = _serve  # noqa: N815 - the names http.server looks for
+            do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - the names http.server looks for
 
             def log_message(self, *args: object) -> None:
                 """Nothing: the requests are in `seen`."""

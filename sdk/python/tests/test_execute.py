@@ -6,7 +6,7 @@ import json
 import pytest
 
 from faas_sdk import File, ResponseFormatError
-from tests.stub import TIMINGS, Reply, execution
+from tests.stub import TIMINGS, USAGE, Reply, execution
 
 
 def test_the_first_example_sends_command_and_image_and_nothing_else(caller, stub):
@@ -138,6 +138,13 @@ def test_every_member_of_the_answer_is_read(caller, stub):
     assert (result.duration_ms, result.runtime, result.image, result.oom_killed) == (12, "native", "host", True)
     assert result.error == "process exited with code 137"
     assert {name: getattr(result.timings, name) for name in TIMINGS} == TIMINGS
+    assert {name: getattr(result.usage, name) for name in USAGE} == USAGE
+
+
+def test_a_usage_that_nothing_could_tell_is_none(caller, stub):
+    stub.replies(Reply(json=execution(usage={"cpu_us": None, "memory_peak_bytes": None})))
+    usage = caller.execute("x").usage
+    assert (usage.cpu_us, usage.memory_peak_bytes) == (None, None)
 
 
 def test_members_of_a_newer_gateway_are_kept_and_no_error(caller, stub):

@@ -1,11 +1,24 @@
 """A few calls to the gateway at ``FAAS_BASE_URL``; without it these are skipped."""
 
 import asyncio
+import io
 import os
+import platform
+import shutil
+import uuid
+from pathlib import Path
 
 import pytest
 
-from faas_sdk import AsyncFaaSClient, ExecutionTimeoutError, FaaSClient, ImageUnavailableError, InvalidRequestError
+from faas_sdk import (
+    AsyncFaaSClient,
+    ExecutionTimeoutError,
+    FaaSClient,
+    ImageUnavailableError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from tests.archive import saved
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("FAAS_BASE_URL"), reason="FAAS_BASE_URL is not set: no gateway to talk to"
@@ -61,3 +74,89 @@ def test_the_asynchronous_client():
             return [result.stdout for result in results]
 
     assert asyncio.run(together()) == [f"{n}\n" for n in range(8)]
+
+
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
+@pytest.fixture
+def tiny(client):
+    """The name of an image that nobody else has, and its archive."""
+    name = f"sdk-python-{uuid.uuid4().hex}:1"
+    files = {"marker": name.encode()}
+    if (busybox := shutil.which("busybox")) is not None:
+        files |= {f"bin/{program}": Path(busybox).read_bytes() for program in ("busybox", "cat")}
+    yield name, saved(files, "named-in-the-archive:1", architecture=ARCHITECTURE)
+    for image in client.images.list(name):
+        client.images.remove(image.id)
+
+
+def test_an_image_is_imported_listed_and_removed(client, tiny, tmp_path):
+    name, archive = tiny
+    (tmp_path / "image.tar").write_bytes(archive)
+    (image,) = client.images.import_archive(tmp_path / "image.tar", name)
+    assert image.names == (f"docker.io/library/{name}",)
+    assert (image.architecture, image.env_vars, image.layers) == (ARCHITECTURE, {"PATH": "/bin"}, 1)
+    assert [found.id for found in client.images.list(name)] == [image.id]
+    assert image.id in [found.id for found in client.images.list()]
+    assert len(client.images.list(limit=1)) == 1
+    client.images.remove(name)
+    assert client.images.list(name) == ()
+    with pytest.raises(NotFoundError):
+        client.images.remove(name)
+
+
+def test_an_open_file_is_imported_with_progress(client, tiny):
+    name, archive = tiny
+    phases = []
+    (image,) = client.images.import_archive(
+        io.BytesIO(archive), name, on_progress=lambda step: phases.append(step.phase)
+    )
+    assert phases
+    assert client.images.list(name)[0].id == image.id
+
+
+def test_a_command_runs_in_an_imported_image(client, tiny):
+    if shutil.which("busybox") is None:
+        pytest.skip("busybox: it is not in PATH")
+    name, archive = tiny
+    client.images.import_archive(archive, name)
+    result = client.execute(["cat", "/marker"], image=name, runtime="native")
+    assert result.stdout == name
+    assert result.raw["usage"] == {
+        "cpu_us": result.usage.cpu_us,
+        "memory_peak_bytes": result.usage.memory_peak_bytes,
+    }
+
+
+@pytest.mark.parametrize("on_progress", [None, lambda _step: None])
+def test_what_is_no_archive_is_refused_however_long_it_is(client, on_progress):
+    for archive in (b"no tar", b"no tar" * (1 << 20)):
+        with pytest.raises(InvalidRequestError):
+            client.images.import_archive(archive, on_progress=on_progress)
+
+
+@pytest.mark.parametrize("on_progress", [None, lambda _step: None])
+def test_a_registry_that_is_not_there_is_an_image_that_is_not_there(client, on_progress):
+    with pytest.raises(ImageUnavailableError):
+        client.images.pull("127.0.0.1:1/none", on_progress=on_progress)
+    with pytest.raises(InvalidRequestError):
+        client.images.pull("No:Such:Name", on_progress=on_progress)
+
+
+def test_images_with_the_asynchronous_client(client, tiny, tmp_path):
+    name, archive = tiny
+    (tmp_path / "image.tar").write_bytes(archive)
+
+    async def all_of_it() -> None:
+        async with AsyncFaaSClient() as other:
+            phases: list[str] = []
+            (image,) = await other.images.import_archive(
+                tmp_path / "image.tar", name, on_progress=lambda step: phases.append(step.phase)
+            )
+            assert phases
+            assert [found.id for found in await other.images.list(name)] == [image.id]
+            await other.images.remove(image.id)
+
+    asyncio.run(all_of_it())
+    assert client.images.list(name) == ()

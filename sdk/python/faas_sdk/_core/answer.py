@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 import json
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 from faas_sdk._core.call import Answer, Call
 from faas_sdk._core.decode import DecodeError
+from faas_sdk._core.events import EventReader
 from faas_sdk._core.problem import api_error
 from faas_sdk.errors import ResponseFormatError
 
 T = TypeVar("T")
+
+_NO_CONTENT = 204
+
+
+def answer_reader(call: Call[T], status: int, headers: Mapping[str, str]) -> WholeReader[T] | EventReader[T]:
+    """What takes the pieces of an answer's body, by its status and its headers (by lower-case name)."""
+    if (
+        call.on_progress is not None
+        and status in call.result_statuses
+        and headers.get("content-type", "").startswith("application/x-ndjson")
+    ):
+        return EventReader(call, call.on_progress, status, headers)
+    return WholeReader(call, status, headers)
+
+
+class WholeReader(Generic[T]):
+    """An answer that is one document."""
+
+    def __init__(self, call: Call[T], status: int, headers: Mapping[str, str]) -> None:
+        self._call = call
+        self._status = status
+        self._headers = headers
+        self._pieces: list[bytes] = []
+
+    def feed(self, piece: bytes) -> None:
+        """Takes the next piece of the body."""
+        self._pieces.append(piece)
+
+    def result(self) -> T:
+        """The call's result, when all pieces have come; see :func:`read_answer`."""
+        answer = Answer(status=self._status, headers=self._headers, body=b"".join(self._pieces))
+        return read_answer(self._call, answer)
 
 
 def read_answer(call: Call[T], answer: Answer) -> T:
@@ -29,7 +63,7 @@ def read_answer(call: Call[T], answer: Answer) -> T:
     if answer.status not in call.result_statuses or _is_problem(answer):
         raise api_error(answer)
     try:
-        value = json.loads(answer.body)
+        value = None if answer.status == _NO_CONTENT else json.loads(answer.body)
     except (ValueError, RecursionError) as error:
         raise ResponseFormatError(
             f"the answer to {call.path} is not JSON ({answer.status}, "
@@ -37,7 +71,7 @@ def read_answer(call: Call[T], answer: Answer) -> T:
             answer.status,
         ) from error
     try:
-        return call.read(value)
+        return call.read(value, answer.headers)
     except DecodeError as error:
         raise ResponseFormatError(f"the answer to {call.path} is not the contract's: {error}", answer.status) from error
 

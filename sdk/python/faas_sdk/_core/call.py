@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, TypeVar
 
+from faas_sdk.options import Reader
+from faas_sdk.types import ImageProgress
+
 T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A body that is read while it is sent, so that it is never in memory as a whole."""
+
+    source: Path | Reader
+    """A file, opened for each attempt; or something of the caller's, read where it stands and never closed."""
+    size_bytes: int | None
+    """How long it is, where that is known."""
+    once: bool
+    """Whether it cannot be read a second time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,10 +32,14 @@ class Call(Generic[T_co]):
     method: str
     path: str
     """Beneath the base URL, with a leading slash."""
-    read: Callable[[object], T_co]
-    """Makes the result from the parsed JSON; raises :class:`faas_sdk._core.decode.DecodeError`."""
+    read: Callable[[object, Mapping[str, str]], T_co]
+    """Makes the result from the parsed JSON (None where the answer is 204, which has none) and the answer's headers
+    (by lower-case name); raises :class:`faas_sdk._core.decode.DecodeError`."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None
+    body: bytes | Upload | None = None
+    """JSON, where `headers` does not say otherwise."""
+    on_progress: Callable[[ImageProgress], None] | None = None
+    """Is told of the steps in an answer of events, which `headers` have to ask for; the last event is the answer."""
     http_timeout_s: float | None = None
     """What the caller of this one call asks for, or None."""
     default_http_timeout_s: float = 30.0
@@ -31,6 +51,11 @@ class Call(Generic[T_co]):
     def repeatable(self) -> bool:
         """Whether sending it twice does no more than sending it once."""
         return self.method == "GET"
+
+    @property
+    def once(self) -> bool:
+        """Whether there is no second attempt, whatever the first one came to: its body is gone."""
+        return isinstance(self.body, Upload) and self.body.once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

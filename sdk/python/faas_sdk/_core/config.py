@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from faas_sdk._core.call import Call
+from faas_sdk._core.call import Call, Upload
 from faas_sdk._core.headers import checked_headers
 from faas_sdk._version import __version__
 from faas_sdk.options import RetryPolicy
@@ -46,6 +46,8 @@ class ClientConfig:
         headers |= self.headers
         if call.body is not None:
             headers["content-type"] = "application/json"
+        if isinstance(call.body, Upload) and call.body.size_bytes is not None:
+            headers["content-length"] = str(call.body.size_bytes)
         return headers | dict(call.headers)
 
     @property

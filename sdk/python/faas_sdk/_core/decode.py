@@ -36,6 +36,10 @@ class Members:
             raise DecodeError(f"{self._where(name)} is a boolean, not a whole number")
         return value
 
+    def optional_integer(self, name: str) -> int | None:
+        """A whole number, or null or absent."""
+        return None if self.raw.get(name) is None else self.integer(name)
+
     def boolean(self, name: str) -> bool:
         """True or false."""
         return self._typed(name, bool, "a boolean")
@@ -48,6 +52,15 @@ class Members:
         """An object whose members are all alike."""
         inner = self.child(name)
         return {key: read(inner.child(key)) for key in inner.raw}
+
+    def children(self, name: str) -> list[Members]:
+        """An array of objects."""
+        return each(self._present(name), self._where(name))
+
+    def string_map(self, name: str) -> dict[str, str]:
+        """An object of strings."""
+        inner = self.child(name)
+        return {key: inner.string(key) for key in inner.raw}
 
     def strings(self, name: str) -> tuple[str, ...]:
         """An array of strings."""
@@ -70,6 +83,13 @@ class Members:
 
     def _where(self, name: str) -> str:
         return f"{self._at}/{name}"
+
+
+def each(value: object, at: str = "") -> list[Members]:
+    """An array of objects."""
+    if not isinstance(value, list):
+        raise DecodeError(f"{at or 'the body'} is {_kind(value)}, not an array")
+    return [Members(entry, f"{at}/{index}") for index, entry in enumerate(value)]
 
 
 def _kind(value: object) -> str:

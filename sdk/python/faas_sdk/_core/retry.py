@@ -30,7 +30,7 @@ def retry_wait_s(policy: RetryPolicy, call: Call[T], error: FaaSError, attempt: 
         attempt: which attempt it was, from 0.
         fraction: a random number from 0 to 1, for the random half of the wait.
     """
-    if attempt >= policy.max_retries or not _may_repeat(call, error):
+    if attempt >= policy.max_retries or call.once or not _may_repeat(call, error):
         return None
     asked = error.retry_after_s if isinstance(error, APIError) else None
     if asked is not None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TypeVar
 
 import httpx2
 
-from faas_sdk._core.answer import read_answer
-from faas_sdk._core.call import Answer, Call
+from faas_sdk._core.answer import answer_reader
+from faas_sdk._core.call import Call
 from faas_sdk._core.config import ClientConfig
 from faas_sdk._core.retry import retry_wait_s
-from faas_sdk._transport.failure import answer_of, limits, timeouts, transport_error
+from faas_sdk._transport.failure import headers_of, limits, timeouts, transport_error
+from faas_sdk._transport.upload import async_pieces
 from faas_sdk.errors import FaaSError
 
 T = TypeVar("T")
@@ -34,7 +37,7 @@ class AsyncTransport:
         attempt = 0
         while True:
             try:
-                return read_answer(call, await self._exchange(call))
+                return await self._exchange(call)
             except FaaSError as error:
                 wait_s = retry_wait_s(self._config.retry, call, error, attempt, random.random())  # noqa: S311 - spreads load
                 if wait_s is None:
@@ -46,17 +49,30 @@ class AsyncTransport:
         """Closes all connections."""
         await self._http.aclose()
 
-    async def _exchange(self, call: Call[T]) -> Answer:
+    async def _exchange(self, call: Call[T]) -> T:
         url = self._config.url(call.path)
         timeout_s = self._config.http_timeout(call)
+        request = self._http.build_request(
+            call.method,
+            url,
+            content=async_pieces(call.body),
+            headers=self._config.request_headers(call),
+            timeout=timeouts(timeout_s),
+        )
         try:
-            response = await self._http.request(
-                call.method,
-                url,
-                content=call.body,
-                headers=self._config.request_headers(call),
-                timeout=timeouts(timeout_s),
-            )
+            response = await self._http.send(request, stream=True)
         except httpx2.RequestError as error:
             raise transport_error(error, url, timeout_s) from error
-        return answer_of(response)
+        reader = answer_reader(call, response.status_code, headers_of(response))
+        async with aclosing(response), aclosing(_body(response, url, timeout_s)) as body:
+            async for piece in body:
+                reader.feed(piece)
+        return reader.result()
+
+
+async def _body(response: httpx2.Response, url: str, timeout_s: float) -> AsyncGenerator[bytes]:
+    try:
+        async for piece in response.aiter_bytes():
+            yield piece
+    except httpx2.RequestError as error:
+        raise transport_error(error, url, timeout_s) from error

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from typing import TypeVar
 
 import httpx2
 
-from faas_sdk._core.answer import read_answer
-from faas_sdk._core.call import Answer, Call
+from faas_sdk._core.answer import answer_reader
+from faas_sdk._core.call import Call
 from faas_sdk._core.config import ClientConfig
 from faas_sdk._core.retry import retry_wait_s
-from faas_sdk._transport.failure import answer_of, limits, timeouts, transport_error
+from faas_sdk._transport.failure import headers_of, limits, timeouts, transport_error
+from faas_sdk._transport.upload import pieces
 from faas_sdk.errors import FaaSError
 
 T = TypeVar("T")
@@ -34,7 +37,7 @@ class BlockingTransport:
         attempt = 0
         while True:
             try:
-                return read_answer(call, self._exchange(call))
+                return self._exchange(call)
             except FaaSError as error:
                 wait_s = retry_wait_s(self._config.retry, call, error, attempt, random.random())  # noqa: S311 - spreads load
                 if wait_s is None:
@@ -46,17 +49,29 @@ class BlockingTransport:
         """Closes all connections."""
         self._http.close()
 
-    def _exchange(self, call: Call[T]) -> Answer:
+    def _exchange(self, call: Call[T]) -> T:
         url = self._config.url(call.path)
         timeout_s = self._config.http_timeout(call)
+        request = self._http.build_request(
+            call.method,
+            url,
+            content=pieces(call.body),
+            headers=self._config.request_headers(call),
+            timeout=timeouts(timeout_s),
+        )
         try:
-            response = self._http.request(
-                call.method,
-                url,
-                content=call.body,
-                headers=self._config.request_headers(call),
-                timeout=timeouts(timeout_s),
-            )
+            response = self._http.send(request, stream=True)
         except httpx2.RequestError as error:
             raise transport_error(error, url, timeout_s) from error
-        return answer_of(response)
+        reader = answer_reader(call, response.status_code, headers_of(response))
+        with closing(response):
+            for piece in _body(response, url, timeout_s):
+                reader.feed(piece)
+        return reader.result()
+
+
+def _body(response: httpx2.Response, url: str, timeout_s: float) -> Iterator[bytes]:
+    try:
+        yield from response.iter_bytes()
+    except httpx2.RequestError as error:
+        raise transport_error(error, url, timeout_s) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import httpx2
 
-from faas_sdk._core.call import Answer
 from faas_sdk._core.config import CONNECT_TIMEOUT_S, ClientConfig
 from faas_sdk.errors import (
     ConnectFailedError,
@@ -41,10 +40,6 @@ def limits(config: ClientConfig) -> httpx2.Limits:
     return httpx2.Limits(max_connections=config.max_connections, max_keepalive_connections=config.max_connections)
 
 
-def answer_of(response: httpx2.Response) -> Answer:
-    """The answer, as a value."""
-    return Answer(
-        status=response.status_code,
-        headers={name.lower(): value for name, value in response.headers.items()},
-        body=response.content,
-    )
+def headers_of(response: httpx2.Response) -> dict[str, str]:
+    """The headers of an answer, by lower-case name."""
+    return {name.lower(): value for name, value in response.headers.items()}

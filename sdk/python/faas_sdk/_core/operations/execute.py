@@ -12,7 +12,7 @@ from faas_sdk._core.call import Call
 from faas_sdk._core.decode import DecodeError, Members
 from faas_sdk._core.headers import checked_headers
 from faas_sdk.options import Network, RuntimeChoice
-from faas_sdk.types import ExecuteResult, File, Timings
+from faas_sdk.types import ExecuteResult, File, Timings, Usage
 
 DEFAULT_TIMEOUT_MS = 30_000
 """The gateway's own timeout of a command, where the caller names none."""
@@ -72,7 +72,7 @@ def execute(
         body=json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(),
         http_timeout_s=http_timeout_s,
         default_http_timeout_s=command_timeout_ms / 1000 + HTTP_MARGIN_S,
-        read=read_execution,
+        read=lambda value, _headers: read_execution(value),
     )
 
 
@@ -83,7 +83,7 @@ def read_execution(value: object) -> ExecuteResult:
         DecodeError: it is not one.
     """
     members = Members(value)
-    timings = members.child("timings")
+    timings, usage = members.child("timings"), members.child("usage")
     return ExecuteResult(
         request_id=members.string("request_id"),
         execution_id=members.string("execution_id"),
@@ -103,6 +103,10 @@ def read_execution(value: object) -> ExecuteResult:
         ),
         runtime=members.string("runtime"),
         image=members.string("image"),
+        usage=Usage(
+            cpu_us=usage.optional_integer("cpu_us"),
+            memory_peak_bytes=usage.optional_integer("memory_peak_bytes"),
+        ),
         oom_killed=members.boolean("oom_killed"),
         error=members.optional_string("error"),
         raw=members.raw,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from faas_sdk._core.call import Call
 from faas_sdk._core.decode import Members
 from faas_sdk.types import (
@@ -30,7 +32,7 @@ def version() -> Call[VersionInfo]:
     return Call(method="GET", path="/version", read=_read_version)
 
 
-def _read_capabilities(value: object) -> Capabilities:
+def _read_capabilities(value: object, _headers: Mapping[str, str]) -> Capabilities:
     members = Members(value)
     return Capabilities(
         default_runtime=members.optional_string("default_runtime"),
@@ -59,7 +61,7 @@ def _read_support(members: Members) -> Support:
     return Support(supported=members.boolean("supported"), detail=members.string("detail"))
 
 
-def _read_health(value: object) -> Health:
+def _read_health(value: object, _headers: Mapping[str, str]) -> Health:
     members = Members(value)
     return Health(
         status=members.string("status"),
@@ -80,7 +82,7 @@ def _read_runtime_health(members: Members) -> RuntimeHealth:
     )
 
 
-def _read_version(value: object) -> VersionInfo:
+def _read_version(value: object, _headers: Mapping[str, str]) -> VersionInfo:
     members = Members(value)
     return VersionInfo(
         version=members.string("version"),
