@@ -1,12 +1,13 @@
 // The client: a line for each verb.
 //
-// A resource with several verbs gets a module of its own beside `core/operations` and a member of the client; what
-// belongs to the gateway as a whole is a method here.
+// A resource with several verbs has a module of its own, such as `images`, and is a member of the client; what belongs to
+// the gateway as a whole is a method here.
 
 import process from "node:process";
 import { clientConfig } from "./core/config.js";
 import { execute } from "./core/operations/execute.js";
 import { capabilities, health, version } from "./core/operations/server.js";
+import { Images } from "./images.js";
 import type { CallOptions, ClientOptions, ExecuteOptions } from "./options.js";
 import { FetchTransport } from "./transport/fetch.js";
 import type { Capabilities, ExecuteResult, Health, VersionInfo } from "./types.js";
@@ -15,6 +16,8 @@ import type { Capabilities, ExecuteResult, Health, VersionInfo } from "./types.j
 export class FaaSClient {
   /** Where the gateway is. */
   readonly baseUrl: string;
+  /** The gateway's image store. */
+  readonly images: Images;
   readonly #transport: FetchTransport;
 
   /** @throws TypeError or RangeError where an option or `FAAS_BASE_URL` is not valid. */
@@ -22,6 +25,7 @@ export class FaaSClient {
     const config = clientConfig(options, process.env);
     this.baseUrl = config.baseUrl;
     this.#transport = new FetchTransport(config, options.fetch);
+    this.images = new Images(this.#transport);
   }
 
   /**

@@ -31,17 +31,31 @@ export {
   UnsupportedError,
   UnsupportedMediaTypeError,
 } from "./errors.js";
-export type { CallOptions, ClientOptions, ExecuteOptions, FileInput, RetryPolicy } from "./options.js";
+export type { Images } from "./images.js";
+export type {
+  ArchiveSource,
+  CallOptions,
+  ClientOptions,
+  ExecuteOptions,
+  FileInput,
+  ImportImageOptions,
+  ListImagesOptions,
+  PullImageOptions,
+  RetryPolicy,
+} from "./options.js";
 export {
   type Capabilities,
   ExecuteResult,
   type FieldError,
   type Health,
+  type ImageInfo,
+  type ImageProgress,
   type LimitsSupport,
   type RuntimeCapabilities,
   type RuntimeHealth,
   type Support,
   type Timings,
+  type Usage,
   type VersionInfo,
 } from "./types.js";
 export { VERSION } from "./version.js";

@@ -1,4 +1,6 @@
-// What a caller can set: the client's settings, the options of an execution, the policy of retries.
+// What a caller can set: the client's settings, the options of each verb, the policy of retries.
+
+import type { ImageProgress } from "./types.js";
 
 /** A file put into the sandbox before the command runs. */
 export interface FileInput {
@@ -56,12 +58,35 @@ export interface ExecuteOptions extends CallOptions {
   readonly requestId?: string | undefined;
 }
 
+/** The options of `images.list`. */
+export interface ListImagesOptions extends CallOptions {
+  /** Only the image of this name or id. */
+  readonly name?: string | undefined;
+  /** The most images to tell of; all of them when not given. */
+  readonly limit?: number | undefined;
+}
+
+/** The options of `images.pull`. */
+export interface PullImageOptions extends CallOptions {
+  /** Is called with each step as it comes; what it throws ends the call. */
+  readonly onProgress?: ((step: ImageProgress) => void) | undefined;
+}
+
+/** The options of `images.import`. */
+export interface ImportImageOptions extends PullImageOptions {
+  /** The name that the image gets, in place of those that the archive has. */
+  readonly name?: string | undefined;
+}
+
+/** An archive: the path of one, or a `file:` URL; its bytes; or a stream of them. */
+export type ArchiveSource = string | URL | Uint8Array | ReadableStream<Uint8Array>;
+
 /**
  * How often and how patiently a call is tried again.
  *
  * Only what is safe is tried again: a connection that was never made, a refusal to start (503 `overloaded`; 429 with
  * `Retry-After`), and for GETs also a lost connection and 502, 503, 504. An execution that may have begun is never
- * sent twice.
+ * sent twice, and neither is an archive that comes from a stream.
  */
 export interface RetryPolicy {
   /** The most attempts after the first; 0 switches retries off. Default: 2. */

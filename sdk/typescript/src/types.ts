@@ -12,6 +12,14 @@ export interface Timings {
   readonly execUs: number;
 }
 
+/** What one execution used up, as the kernel or the engine counted it; null where nothing could tell. */
+export interface Usage {
+  /** CPU time of all of its processes, in microseconds. */
+  readonly cpuUs: number | null;
+  /** The most memory that it held at once, page cache and tmpfs included, in bytes. */
+  readonly memoryPeakBytes: number | null;
+}
+
 /** The members of an {@link ExecuteResult} that come from the gateway. */
 export interface ExecuteResultMembers {
   /** The id of the HTTP request. */
@@ -42,6 +50,8 @@ export interface ExecuteResultMembers {
   readonly runtime: string;
   /** The image it ran in. */
   readonly image: string;
+  /** What it used up. */
+  readonly usage: Usage;
   /** Whether the kernel killed a process of the sandbox for want of memory. */
   readonly oomKilled: boolean;
   /** Null, or `process exited with code N`. */
@@ -64,6 +74,7 @@ export class ExecuteResult implements ExecuteResultMembers {
   readonly timings: Timings;
   readonly runtime: string;
   readonly image: string;
+  readonly usage: Usage;
   readonly oomKilled: boolean;
   readonly error: string | null;
   readonly #raw: Readonly<Record<string, unknown>>;
@@ -83,6 +94,7 @@ export class ExecuteResult implements ExecuteResultMembers {
     this.timings = members.timings;
     this.runtime = members.runtime;
     this.image = members.image;
+    this.usage = members.usage;
     this.oomKilled = members.oomKilled;
     this.error = members.error;
     this.#raw = raw;
@@ -209,4 +221,53 @@ export interface VersionInfo {
   readonly guestProtocol: number;
   /** The digest of the guest agent that the gateway puts into sandboxes. */
   readonly guestAgent: string;
+}
+
+/** One image of the gateway's store. */
+export interface ImageInfo {
+  /** The digest of its configuration: `sha256:` and 64 digits. Can be used wherever a name can. */
+  readonly id: string;
+  /** Its names, whole: `docker.io/library/alpine:latest`. */
+  readonly names: readonly string[];
+  /** `REGISTRY/REPOSITORY@DIGEST` of what it was pulled from. */
+  readonly repoDigests: readonly string[];
+  /** The processor that it is for, in Go's words: `amd64`, `arm64`. */
+  readonly architecture: string;
+  /** When it was built, as the image says it (RFC 3339), or null. */
+  readonly createdAt: string | null;
+  /** Disk that it takes, in bytes, layers that other images have too included. */
+  readonly sizeBytes: number;
+  /** How many layers it has. */
+  readonly layers: number;
+  /** When it came to the store (RFC 3339). */
+  readonly addedAt: string;
+  /** When it was last used, to a minute (RFC 3339). */
+  readonly lastUsedAt: string;
+  /** Whether a sandbox uses it now; it cannot be removed then. */
+  readonly inUse: boolean;
+  /** Environment variables of its programs. */
+  readonly envVars: Readonly<Record<string, string>>;
+  /** Where its programs start. */
+  readonly workingDir: string;
+  /** As whom its programs run: `user`, `uid`, `user:group`, or empty for root. */
+  readonly user: string;
+  /** Its main program with the first arguments. */
+  readonly entrypoint: readonly string[];
+  /** The main program's arguments, or the main program where there is no entrypoint. */
+  readonly cmd: readonly string[];
+}
+
+/** How far a pull or an import has come. Steps of one layer come in order, those of several layers mixed. */
+export interface ImageProgress {
+  /**
+   * What is being done: `resolving`, `receiving`, `unpacking`, `present` (the layer was there already), `unpacked`,
+   * `merging` or `committing`; a newer gateway may have others.
+   */
+  readonly phase: string;
+  /** The digest of the layer that it is about, or null. */
+  readonly layer: string | null;
+  /** Bytes that have come, as they come: compressed. */
+  readonly doneBytes: number;
+  /** How many there are, or null where that is not known. */
+  readonly totalBytes: number | null;
 }

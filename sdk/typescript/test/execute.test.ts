@@ -3,7 +3,7 @@
 import { describe, expect } from "vitest";
 import { ResponseFormatError } from "../src/index.js";
 import { test } from "./fixture.js";
-import { execution, rejection, TIMINGS } from "./stub.js";
+import { execution, rejection, TIMINGS, USAGE } from "./stub.js";
 
 test("the first example sends command and image and nothing else", async ({ client, stub }) => {
   const result = await client.execute('echo "Hello!"', "alpine");
@@ -143,6 +143,7 @@ test("every member of the answer is read", async ({ client, stub }) => {
     timings: { queueUs: TIMINGS.queue_us, createUs: TIMINGS.create_us, execUs: TIMINGS.exec_us },
     runtime: "native",
     image: "host",
+    usage: { cpuUs: USAGE.cpu_us, memoryPeakBytes: USAGE.memory_peak_bytes },
     oomKilled: true,
     error: "process exited with code 137",
     output: "a\ufffd",
@@ -150,6 +151,11 @@ test("every member of the answer is read", async ({ client, stub }) => {
   });
   expect([...result.stdoutBytes]).toEqual([97, 255]);
   expect([...result.stderrBytes]).toEqual([101]);
+});
+
+test("a usage that nothing could tell is null", async ({ client, stub }) => {
+  stub.replies({ json: execution({ usage: { cpu_us: null, memory_peak_bytes: null } }) });
+  expect((await client.execute("x")).usage).toEqual({ cpuUs: null, memoryPeakBytes: null });
 });
 
 test("members of a newer gateway are kept and no error", async ({ client, stub }) => {

@@ -25,6 +25,14 @@ test("the client has these verbs", () => {
     "health",
     "version",
   ]);
+  const { images } = new sdk.FaaSClient({ baseUrl: "http://127.0.0.1:1" });
+  expect(Object.getOwnPropertyNames(Object.getPrototypeOf(images)).sort()).toEqual([
+    "constructor",
+    "import",
+    "list",
+    "pull",
+    "remove",
+  ]);
 });
 
 test("the version is that of the package", () => {

@@ -1,12 +1,44 @@
 // A few calls to the gateway at FAAS_BASE_URL; without it these are skipped.
 
-import { describe, expect, test } from "vitest";
+import { randomUUID } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { delimiter, join } from "node:path";
+import { test as base, describe, expect } from "vitest";
 import { FaaSClient } from "../src/client";
-import { ExecutionTimeoutError, ImageUnavailableError, InvalidRequestError } from "../src/index.js";
+import { ExecutionTimeoutError, ImageUnavailableError, InvalidRequestError, NotFoundError } from "../src/index.js";
+import { saved } from "./archive.js";
 import { rejection } from "./stub.js";
 
 const missing = !process.env.FAAS_BASE_URL;
 const title = missing ? "live (skipped: FAAS_BASE_URL is not set, no gateway to talk to)" : "live";
+
+const architecture = process.arch === "x64" ? "amd64" : process.arch;
+const busybox = (process.env.PATH ?? "")
+  .split(delimiter)
+  .map((folder) => join(folder, "busybox"))
+  .find((path) => existsSync(path));
+
+const test = base.extend<{ tiny: { name: string; archive: Buffer; path: string } }>({
+  /** An image that nobody else has: its name, its archive, and a file with that. */
+  // biome-ignore lint/correctness/noEmptyPattern: vitest wants the pattern
+  tiny: async ({}, use) => {
+    const name = `sdk-typescript-${randomUUID()}:1`;
+    const programs =
+      busybox === undefined ? {} : { "bin/busybox": readFileSync(busybox), "bin/cat": readFileSync(busybox) };
+    const archive = saved({ marker: Buffer.from(name), ...programs }, "named-in-the-archive:1", architecture);
+    const folder = await mkdtemp(join(tmpdir(), "faas-sdk-"));
+    const path = join(folder, "image.tar");
+    await writeFile(path, archive);
+    await use({ name, archive, path });
+    await rm(folder, { recursive: true });
+    const { images } = new FaaSClient();
+    for (const image of await images.list({ name })) {
+      await images.remove(image.id);
+    }
+  },
+});
 
 describe.skipIf(missing)(title, () => {
   const client = (): FaaSClient => new FaaSClient();
@@ -52,5 +84,56 @@ describe.skipIf(missing)(title, () => {
     const one = client();
     const results = await Promise.all(Array.from({ length: 8 }, (_, n) => one.execute(["echo", String(n)])));
     expect(results.map((result) => result.stdout)).toEqual(Array.from({ length: 8 }, (_, n) => `${n}\n`));
+  });
+
+  test("an image is imported, listed and removed", async ({ tiny: { name, path } }) => {
+    const { images } = client();
+    const [image, ...others] = await images.import(path, { name });
+    expect(image).toMatchObject({ architecture, envVars: { PATH: "/bin" }, layers: 1 });
+    expect(image?.names).toEqual([`docker.io/library/${name}`]);
+    expect(others).toEqual([]);
+    expect((await images.list({ name })).map(({ id }) => id)).toEqual([image?.id]);
+    expect((await images.list()).map(({ id }) => id)).toContain(image?.id);
+    expect(await images.list({ limit: 1 })).toHaveLength(1);
+    await images.remove(name);
+    expect(await images.list({ name })).toEqual([]);
+    expect(await rejection(images.remove(name))).toBeInstanceOf(NotFoundError);
+  });
+
+  test("a stream is imported, with progress", async ({ tiny: { name, archive } }) => {
+    const { images } = client();
+    const phases: string[] = [];
+    const stream = new Blob([new Uint8Array(archive)]).stream();
+    const [image] = await images.import(stream, { name, onProgress: (step) => phases.push(step.phase) });
+    expect(phases).not.toEqual([]);
+    expect((await images.list({ name }))[0]?.id).toBe(image?.id);
+  });
+
+  test("a command runs in an imported image", async ({ tiny: { name, archive }, skip }) => {
+    skip(busybox === undefined, "busybox: it is not in PATH");
+    const one = client();
+    await one.images.import(archive, { name });
+    const result = await one.execute(["cat", "/marker"], { image: name, runtime: "native" });
+    expect(result.stdout).toBe(name);
+    expect(result.raw.usage).toEqual({
+      cpu_us: result.usage.cpuUs,
+      memory_peak_bytes: result.usage.memoryPeakBytes,
+    });
+  });
+
+  test("what is no archive is refused, however long it is", async () => {
+    for (const archive of [Buffer.from("no tar"), Buffer.alloc(6 << 20, "no tar")]) {
+      for (const options of [{}, { onProgress: () => {} }]) {
+        expect(await rejection(client().images.import(archive, options))).toBeInstanceOf(InvalidRequestError);
+      }
+    }
+  });
+
+  test("a registry that is not there is an image that is not there", async () => {
+    const { images } = client();
+    for (const options of [{}, { onProgress: () => {} }]) {
+      expect(await rejection(images.pull("127.0.0.1:1/none", options))).toBeInstanceOf(ImageUnavailableError);
+      expect(await rejection(images.pull("No:Such:Name", options))).toBeInstanceOf(InvalidRequestError);
+    }
   });
 });

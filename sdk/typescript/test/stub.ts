@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 
 export const TIMINGS = { queue_us: 1, create_us: 2000, exec_us: 900 };
+export const USAGE = { cpu_us: 700, memory_peak_bytes: 1 << 20 };
 
 /** An `ExecuteResponse` with some members changed. */
 export function execution(changes: Record<string, unknown> = {}): Record<string, unknown> {
@@ -20,11 +21,34 @@ export function execution(changes: Record<string, unknown> = {}): Record<string,
     timings: TIMINGS,
     runtime: "native",
     image: "host",
+    usage: USAGE,
     oom_killed: false,
     error: null,
     ...changes,
   };
   return { ...body, output: body.stdout, logs: body.stderr };
+}
+
+/** An `ImageInfo` with some members changed. */
+export function image(changes: Record<string, unknown> = {}): Record<string, unknown> {
+  return {
+    id: `sha256:${"a".repeat(64)}`,
+    names: ["docker.io/library/tiny:1"],
+    repo_digests: [`docker.io/library/tiny@sha256:${"b".repeat(64)}`],
+    architecture: "amd64",
+    created_at: null,
+    size_bytes: 4096,
+    layers: 1,
+    added_at: "2026-01-02T03:04:05.678Z",
+    last_used_at: "2026-01-02T03:04:00Z",
+    in_use: false,
+    env_vars: { PATH: "/bin" },
+    working_dir: "/",
+    user: "",
+    entrypoint: [],
+    cmd: ["sh"],
+    ...changes,
+  };
 }
 
 /** An error body with some members changed. */
@@ -51,6 +75,8 @@ export interface Reply {
   cutAfter?: number;
   /** Answer only after this resolves. */
   hold?: Promise<void>;
+  /** What is held: all after so many bytes of the body; the whole answer where it is not given. */
+  holdAfter?: number;
 }
 
 /** One request that arrived. */
@@ -59,6 +85,7 @@ export interface Seen {
   path: string;
   headers: IncomingMessage["headers"];
   raw: string;
+  bytes: Buffer;
   // biome-ignore lint/suspicious/noExplicitAny: what a test sent, looked into by that test
   json: any;
 }
@@ -113,20 +140,26 @@ export class StubGateway {
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const chunks: Buffer[] = [];
-    for await (const chunk of request) {
-      chunks.push(chunk as Buffer);
+    try {
+      for await (const chunk of request) {
+        chunks.push(chunk as Buffer);
+      }
+    } catch {
+      return; // the client of this test has gone away in the middle of its request
     }
-    const raw = Buffer.concat(chunks).toString("utf8");
+    const bytes = Buffer.concat(chunks);
+    const raw = bytes.toString("utf8");
     this.seen.push({
       method: request.method ?? "",
       path: request.url ?? "",
       headers: request.headers,
       raw,
-      json: raw === "" ? undefined : JSON.parse(raw),
+      bytes,
+      json: raw !== "" && request.headers["content-type"] === "application/json" ? JSON.parse(raw) : undefined,
     });
     const reply = this.#replies[Math.min(this.#served++, this.#replies.length - 1)] ?? {};
     this.#arrived?.();
-    if (reply.hold !== undefined) {
+    if (reply.hold !== undefined && reply.holdAfter === undefined) {
       const gone = new Promise<boolean>((resolve) => response.once("close", () => resolve(true)));
       if (await Promise.race([reply.hold.then(() => false), gone])) {
         this.goneWhileHeld++;
@@ -138,6 +171,10 @@ export class StubGateway {
       return;
     }
     const status = reply.status ?? 200;
+    if (status === 204) {
+      response.writeHead(204, { "x-request-id": "req-h" }).end();
+      return;
+    }
     const body = Buffer.from(reply.body ?? JSON.stringify(reply.json));
     response.writeHead(status, {
       "content-type": status < 400 ? "application/json" : "application/problem+json",
@@ -145,7 +182,11 @@ export class StubGateway {
       "content-length": body.length,
       ...reply.headers,
     });
-    if (reply.cutAfter === undefined) {
+    if (reply.holdAfter !== undefined) {
+      response.write(body.subarray(0, reply.holdAfter));
+      await reply.hold;
+      response.end(body.subarray(reply.holdAfter));
+    } else if (reply.cutAfter === undefined) {
       response.end(body);
     } else {
       response.write(body.subarray(0, reply.cutAfter), () => request.socket.destroy());

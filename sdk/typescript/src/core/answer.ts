@@ -5,6 +5,8 @@ import type { Answer, Call } from "./call.js";
 import { DecodeError } from "./decode.js";
 import { apiError } from "./problem.js";
 
+const NO_CONTENT = 204;
+
 /**
  * The call's result.
  *
@@ -22,9 +24,9 @@ export function readAnswer<T>(call: Call<T>, answer: Answer): T {
   if (!call.resultStatuses.includes(answer.status) || isProblem(answer)) {
     throw apiError(answer);
   }
-  const value = parsed(call, answer);
+  const value = answer.status === NO_CONTENT ? null : parsed(call, answer);
   try {
-    return call.read(value);
+    return call.read(value, answer.headers);
   } catch (error) {
     if (!(error instanceof DecodeError)) {
       throw error;

@@ -1,13 +1,37 @@
 // One request to the gateway and the answer to it, as values.
 
+import type { ImageProgress } from "../types.js";
+
+/** A body that is not JSON. */
+export interface Upload {
+  /** How long it is, where that is known. */
+  readonly sizeBytes: number | undefined;
+  /** Whether it cannot be read a second time. */
+  readonly once: boolean;
+  /** Begins to read it, for one attempt. */
+  readonly read: () => Reading;
+}
+
+/** One pass over an upload. */
+export interface Reading {
+  /** What to give to fetch. */
+  readonly body: Uint8Array | ReadableStream<Uint8Array>;
+  /** Why it could not be read to its end, or undefined. */
+  readonly failure: () => unknown;
+  /** Closes what was opened for it. */
+  readonly close: () => Promise<void>;
+}
+
 /** A request, and how to read the answer to it. */
 export interface Call<T> {
-  readonly method: "GET" | "POST";
+  readonly method: "GET" | "POST" | "DELETE";
   /** Beneath the base URL, with a leading slash. */
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
-  /** JSON text. */
-  readonly body?: string;
+  /** JSON text, or something else whose content type is among the headers. */
+  readonly body?: string | Upload;
+  /** Is told of the steps in an answer of events, which the headers have to ask for; the last event is the answer. */
+  readonly onProgress?: ((step: ImageProgress) => void) | undefined;
   /** What the caller of this one call asks for. */
   readonly httpTimeoutMs: number | undefined;
   /** What applies where neither the call nor the client says. */
@@ -15,8 +39,8 @@ export interface Call<T> {
   readonly signal: AbortSignal | undefined;
   /** The statuses whose body is a result. */
   readonly resultStatuses: readonly number[];
-  /** Makes the result from the parsed JSON; throws a `DecodeError`. */
-  readonly read: (value: unknown) => T;
+  /** Makes the result from the parsed JSON (null where the answer is 204, which has none); throws a `DecodeError`. */
+  readonly read: (value: unknown, headers: Headers) => T;
 }
 
 /** An answer, whole. */
@@ -29,4 +53,9 @@ export interface Answer {
 /** Whether sending it twice does no more than sending it once. */
 export function isRepeatable(call: Call<unknown>): boolean {
   return call.method === "GET";
+}
+
+/** Whether there is no second attempt, whatever the first one came to: its body is gone. */
+export function isSentOnce(call: Call<unknown>): boolean {
+  return typeof call.body === "object" && call.body.once;
 }

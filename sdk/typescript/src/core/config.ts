@@ -41,6 +41,14 @@ export function clientConfig(
   };
 }
 
+/** A TypeError where there is an option of another name, misspelt most likely. */
+export function refuseUnknown(options: object, names: readonly string[]): void {
+  const unknown = Object.keys(options).find((name) => !names.includes(name));
+  if (unknown !== undefined) {
+    throw new TypeError(`this call has no option ${unknown}; it has ${names.join(", ")}`);
+  }
+}
+
 /** The same time, or a RangeError where it is none. */
 export function checkedHttpTimeoutMs(milliseconds: number | undefined): number | undefined {
   if (milliseconds !== undefined && !(milliseconds > 0)) {
@@ -61,6 +69,9 @@ export function requestHeaders(config: ClientConfig, call: Call<unknown>): Recor
     "user-agent": `faas-sdk-typescript/${VERSION}`,
     ...config.headers,
     ...(call.body === undefined ? {} : { "content-type": "application/json" }),
+    ...(typeof call.body === "object" && call.body.sizeBytes !== undefined
+      ? { "content-length": String(call.body.sizeBytes) }
+      : {}),
     ...call.headers,
   };
 }

@@ -41,6 +41,11 @@ export class Members {
     return value as number;
   }
 
+  /** A whole number, or null where it is null or absent. */
+  optionalInteger(name: string): number | null {
+    return (this.raw[name] ?? null) === null ? null : this.integer(name);
+  }
+
   /** True or false. */
   boolean(name: string): boolean {
     const value = this.#present(name);
@@ -59,6 +64,17 @@ export class Members {
   map<T>(name: string, read: (members: Members) => T): Record<string, T> {
     const inner = this.child(name);
     return Object.fromEntries(Object.keys(inner.raw).map((key) => [key, read(inner.child(key))]));
+  }
+
+  /** An array of objects. */
+  children(name: string): Members[] {
+    return each(this.#present(name), this.#where(name));
+  }
+
+  /** An object of strings. */
+  stringMap(name: string): Record<string, string> {
+    const inner = this.child(name);
+    return Object.fromEntries(Object.keys(inner.raw).map((key) => [key, inner.string(key)]));
   }
 
   /** An array of strings. */
@@ -89,6 +105,14 @@ export class Members {
   #where(name: string): string {
     return `${this.#at}/${name}`;
   }
+}
+
+/** An array of objects. */
+export function each(value: unknown, at = ""): Members[] {
+  if (!Array.isArray(value)) {
+    throw new DecodeError(`${at || "the body"} is ${kind(value)}, not an array`);
+  }
+  return value.map((entry: unknown, index) => new Members(entry, `${at}/${index}`));
 }
 
 function kind(value: unknown): string {

@@ -2,7 +2,7 @@
 
 import { APIError, ConnectFailedError, ConnectionLostError, OverloadedError } from "../errors.js";
 import type { RetryPolicy } from "../options.js";
-import { type Call, isRepeatable } from "./call.js";
+import { type Call, isRepeatable, isSentOnce } from "./call.js";
 
 /** A policy with every member known. */
 export interface Retry {
@@ -48,7 +48,7 @@ export function retryWaitMs(
   attempt: number,
   fraction: number,
 ): number | null {
-  if (attempt >= retry.maxRetries || !mayRepeat(call, error)) {
+  if (attempt >= retry.maxRetries || isSentOnce(call) || !mayRepeat(call, error)) {
     return null;
   }
   const asked = error instanceof APIError ? error.retryAfterMs : null;

@@ -1,8 +1,9 @@
 // The I/O of the client, over fetch: sends a `Call`, waits between attempts. Decides nothing itself.
 
 import { readAnswer } from "../core/answer.js";
-import type { Answer, Call } from "../core/call.js";
+import type { Call } from "../core/call.js";
 import { type ClientConfig, httpTimeoutMs, requestHeaders } from "../core/config.js";
+import { eventReader } from "../core/events.js";
 import { retryWaitMs } from "../core/retry.js";
 import { TransportTimeoutError } from "../errors.js";
 import { patientDispatcher } from "./dispatcher.js";
@@ -29,7 +30,7 @@ export class FetchTransport {
   async send<T>(call: Call<T>): Promise<T> {
     for (let attempt = 0; ; attempt++) {
       try {
-        return readAnswer(call, await this.#exchange(call));
+        return await this.#exchange(call);
       } catch (error) {
         const waitMs = retryWaitMs(this.#config.retry, call, error, attempt, Math.random());
         if (waitMs === null) {
@@ -40,33 +41,62 @@ export class FetchTransport {
     }
   }
 
-  async #exchange(call: Call<unknown>): Promise<Answer> {
+  async #exchange<T>(call: Call<T>): Promise<T> {
     call.signal?.throwIfAborted();
     const url = this.#config.baseUrl + call.path;
     const timeoutMs = httpTimeoutMs(this.#config, call);
     const ours = new AbortController();
     const timer = setTimeout(() => ours.abort(), Math.min(timeoutMs, LONGEST_TIMER_MS));
+    const reading = typeof call.body === "object" ? call.body.read() : undefined;
     this.#dispatcher ??= patientDispatcher();
-    try {
-      const response = await this.#fetch(url, {
-        ...this.#dispatcher,
-        method: call.method,
-        headers: requestHeaders(this.#config, call),
-        body: call.body ?? null,
-        redirect: "manual",
-        signal: call.signal === undefined ? ours.signal : AbortSignal.any([ours.signal, call.signal]),
-      });
-      return { status: response.status, headers: response.headers, body: await response.text() };
-    } catch (error) {
-      call.signal?.throwIfAborted();
-      if (ours.signal.aborted) {
-        throw new TransportTimeoutError(`no answer from ${url} within ${timeoutMs} ms`, true, { cause: error });
+    /** The same, with what it rejects with made into what the call rejects with. */
+    const received = async <R>(step: Promise<R>): Promise<R> => {
+      try {
+        return await step;
+      } catch (error) {
+        call.signal?.throwIfAborted();
+        if (ours.signal.aborted) {
+          throw new TransportTimeoutError(`no answer from ${url} within ${timeoutMs} ms`, true, { cause: error });
+        }
+        throw reading?.failure() ?? transportError(error, url);
       }
-      throw transportError(error, url);
+    };
+    try {
+      const response = await received(
+        this.#fetch(url, {
+          ...this.#dispatcher,
+          method: call.method,
+          headers: requestHeaders(this.#config, call),
+          ...content(reading?.body ?? call.body),
+          redirect: "manual",
+          signal: call.signal === undefined ? ours.signal : AbortSignal.any([ours.signal, call.signal]),
+        }),
+      );
+      const { status, headers } = response;
+      const events = eventReader(call, status, headers);
+      if (events === undefined || response.body === null) {
+        return readAnswer(call, { status, headers, body: await received(response.text()) });
+      }
+      const body = response.body.getReader();
+      for (let piece = await received(body.read()); !piece.done; piece = await received(body.read())) {
+        events.feed(piece.value);
+      }
+      return events.result();
+    } catch (error) {
+      // Of an answer that nobody reads on, the connection is closed.
+      ours.abort();
+      throw error;
     } finally {
       clearTimeout(timer);
+      await reading?.close();
     }
   }
+}
+
+function content(body: unknown): RequestInit {
+  const init = { body: (body ?? null) as NonNullable<RequestInit["body"]> | null };
+  // The Fetch standard wants this said of a body that is a stream ("duplex" in RequestInit).
+  return body instanceof ReadableStream ? { ...init, duplex: "half" } : init;
 }
 
 /** Resolves after some time, or rejects with the signal's reason. */

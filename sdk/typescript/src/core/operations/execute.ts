@@ -77,6 +77,7 @@ export function execute(command: string | readonly string[], options: ExecuteOpt
 export function readExecution(value: unknown): ExecuteResult {
   const members = new Members(value);
   const timings = members.child("timings");
+  const usage = members.child("usage");
   return new ExecuteResult(
     {
       requestId: members.string("request_id"),
@@ -97,6 +98,10 @@ export function readExecution(value: unknown): ExecuteResult {
       },
       runtime: members.string("runtime"),
       image: members.string("image"),
+      usage: {
+        cpuUs: usage.optionalInteger("cpu_us"),
+        memoryPeakBytes: usage.optionalInteger("memory_peak_bytes"),
+      },
       oomKilled: members.boolean("oom_killed"),
       error: members.optionalString("error"),
     },

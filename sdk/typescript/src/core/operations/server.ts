@@ -3,7 +3,7 @@
 import type { CallOptions } from "../../options.js";
 import type { Capabilities, Health, RuntimeCapabilities, RuntimeHealth, Support, VersionInfo } from "../../types.js";
 import type { Call } from "../call.js";
-import { checkedHttpTimeoutMs } from "../config.js";
+import { checkedHttpTimeoutMs, refuseUnknown } from "../config.js";
 import { Members } from "../decode.js";
 
 /** What every runtime can do. */
@@ -43,10 +43,7 @@ function get<T>(
   resultStatuses: readonly number[],
   read: (members: Members) => T,
 ): Call<T> {
-  const unknown = Object.keys(options).find((name) => name !== "httpTimeoutMs" && name !== "signal");
-  if (unknown !== undefined) {
-    throw new TypeError(`this call has no option ${unknown}; it has httpTimeoutMs, signal`);
-  }
+  refuseUnknown(options, ["httpTimeoutMs", "signal"]);
   return {
     method: "GET",
     path,
