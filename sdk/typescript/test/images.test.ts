@@ -1,12 +1,15 @@
 // The image store: pages, progress, archives that are streamed, and what ends each of them.
 
-import { execFileSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { readdirSync, readlinkSync } from "node:fs";
 import { mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { promisify } from "node:util";
 import { describe, expect, vi } from "vitest";
 import {
   ConnectionLostError,
@@ -274,6 +277,34 @@ test("an archive is sent from its path", async ({ client, stub, folder }) => {
   expect(openedBelow(folder)).toBe(0);
 });
 
+test("an archive is never in memory as a whole", async ({ folder }) => {
+  const bytes = 256 << 20;
+  const path = join(folder, "image.tar");
+  await writeFile(path, "");
+  await truncate(path, bytes);
+  let received = 0;
+  const server = createServer(async (request, response) => {
+    for await (const piece of request) {
+      received += piece.length;
+    }
+    response.writeHead(201, { "content-type": "application/json" }).end('{"images":[]}');
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const program = `
+    import { FaaSClient } from "faas-sdk";
+    await new FaaSClient().images.import(process.argv[1]);
+    console.log(process.resourceUsage().maxRSS);
+  `;
+  const { port } = server.address() as AddressInfo;
+  const env = { ...process.env, FAAS_BASE_URL: `http://127.0.0.1:${port}` };
+  const cwd = fileURLToPath(new URL("..", import.meta.url));
+  const args = ["--input-type=module", "-e", program, path];
+  const { stdout } = await promisify(execFile)(process.execPath, args, { cwd, env });
+  server.close();
+  expect(received).toBe(bytes);
+  expect(Number(stdout) * 1024).toBeLessThan(bytes);
+});
+
 test("an archive may be bytes, and of a view its bytes alone", async ({ client, stub }) => {
   stub.replies(added(image()));
   await client.images.import(new Uint8Array([9, 1, 2, 9]).subarray(1, 3));
@@ -302,6 +333,12 @@ test("an archive that can be read again is sent again", async ({ client, stub, f
   await client.images.import(join(folder, "image.tar"));
   await client.images.import(Buffer.from("archive"));
   expect(stub.seen.map((seen) => seen.raw)).toEqual(Array(4).fill("archive"));
+});
+
+test("a redirect of a stream is not followed", async ({ client, stub }) => {
+  stub.replies({ status: 308, json: {}, headers: { location: `${stub.url}/elsewhere` } });
+  await expect(client.images.import(streamOf(Buffer.from("archive")))).rejects.toThrow("unexpected redirect");
+  expect(stub.seen).toHaveLength(1);
 });
 
 test("an archive from a stream is sent once", async ({ client, stub }) => {

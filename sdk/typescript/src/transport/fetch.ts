@@ -67,8 +67,7 @@ export class FetchTransport {
           ...this.#dispatcher,
           method: call.method,
           headers: requestHeaders(this.#config, call),
-          ...content(reading?.body ?? call.body),
-          redirect: "manual",
+          ...bodyMembers(typeof call.body === "string" ? call.body : reading?.body),
           signal: call.signal === undefined ? ours.signal : AbortSignal.any([ours.signal, call.signal]),
         }),
       );
@@ -93,10 +92,18 @@ export class FetchTransport {
   }
 }
 
-function content(body: unknown): RequestInit {
+/**
+ * The members of a request that its body decides.
+ *
+ * Of a body that is a stream the Fetch standard wants said that it is sent before the answer comes (`duplex`). undici keeps
+ * a copy of all that such a stream gives, for a request after a redirect, unless there can be none and there is no window
+ * (`httpNetworkOrCacheFetch` in its lib/web/fetch/index.js).
+ */
+function bodyMembers(body: string | Uint8Array | ReadableStream<Uint8Array> | undefined): RequestInit {
   const init = { body: (body ?? null) as NonNullable<RequestInit["body"]> | null };
-  // The Fetch standard wants this said of a body that is a stream ("duplex" in RequestInit).
-  return body instanceof ReadableStream ? { ...init, duplex: "half" } : init;
+  return body instanceof ReadableStream
+    ? { ...init, duplex: "half", redirect: "error", window: null }
+    : { ...init, redirect: "manual" };
 }
 
 /** Resolves after some time, or rejects with the signal's reason. */
