@@ -12,7 +12,7 @@ use crate::error::StartError;
 
 /// A data directory that is this process's alone for as long as this value lives.
 #[derive(Debug)]
-pub(crate) struct DataDir {
+pub struct DataDir {
     path: PathBuf,
     gateway_id: GatewayId,
     _lock: File,
@@ -24,7 +24,10 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> StartError + '_ {
 
 impl DataDir {
     /// Makes the directory where it is missing, locks it and reads the gateway's id, making one the first time.
-    pub(crate) fn open(path: &Path) -> Result<Self, StartError> {
+    ///
+    /// # Errors
+    /// [`StartError::InUse`] when another gateway has it, otherwise [`StartError::Io`].
+    pub fn open(path: &Path) -> Result<Self, StartError> {
         let path = make(path)?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
@@ -45,7 +48,8 @@ impl DataDir {
     }
 
     /// The mark on the gateway's host resources.
-    pub(crate) fn gateway_id(&self) -> &GatewayId {
+    #[must_use]
+    pub fn gateway_id(&self) -> &GatewayId {
         &self.gateway_id
     }
 

@@ -22,5 +22,6 @@ mod registry_auth;
 pub mod sandbox;
 
 pub use agent_binary::{agent_binary, agent_digest};
+pub use data_dir::DataDir;
 pub use engine::{Engine, EngineConfig, ExecuteSpec, ExecutionOutcome, InputFile, PullPolicy};
 pub use error::{EngineError, StartError};

@@ -61,7 +61,10 @@ pub struct DockerExecutor {
 impl DockerExecutor {
     /// Puts the guest agent in place and begins to look for the engine, which need not be there. `places` is how many
     /// containers there are at most at once. Must be called within a Tokio runtime.
-    pub(crate) fn start(data_dir: &DataDir, config: DockerConfig, places: usize) -> Result<Self, StartError> {
+    ///
+    /// # Errors
+    /// [`StartError::Io`] when the agent cannot be put into the data directory.
+    pub fn start(data_dir: &DataDir, config: DockerConfig, places: usize) -> Result<Self, StartError> {
         let agent_dir = agent_binary::install(&data_dir.private("docker")?)?;
         let (gateway, path) = (data_dir.gateway_id().clone(), data_dir.path().to_owned());
         let shared = Arc::new(Shared::new(config, gateway, path, agent_dir, places));
@@ -71,7 +74,7 @@ impl DockerExecutor {
 
     /// Ends and removes every container of this gateway. What an engine that is gone still has is removed by the next
     /// gateway of this data directory.
-    pub(crate) async fn stop(&self) {
+    pub async fn stop(&self) {
         self.shared.closed.cancel();
         self.shared.places.close();
         self.shared.owned().clear();
