@@ -20,6 +20,9 @@ pub(crate) enum BenchError {
     /// The process that spawns the peers failed.
     #[error("helper process: {0}")]
     Helper(String),
+    /// The Docker engine is not what the bench needs.
+    #[error("Docker engine: {0}")]
+    Engine(String),
     /// A result could not be written or read as JSON.
     #[error("{}: {source}", path.display())]
     Json { path: PathBuf, source: serde_json::Error },

@@ -23,6 +23,11 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts `server` and waits for the line with its address.
     pub(crate) fn start(server: &Path, scratch: &Path) -> Result<Self, BenchError> {
+        Self::start_with(server, scratch, &[])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn start_with(server: &Path, scratch: &Path, arguments: &[&str]) -> Result<Self, BenchError> {
         let data_dir = scratch.join("data");
         std::fs::create_dir_all(&data_dir).map_err(BenchError::io(&data_dir))?;
         let log = scratch.join("server.log");
@@ -30,6 +35,7 @@ impl Gateway {
         let mut child = Command::new(server)
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(&data_dir)
+            .args(arguments)
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .env("RUST_LOG", "warn")

@@ -6,6 +6,7 @@
 mod bench;
 mod cgroup;
 mod compare;
+mod engine;
 mod error;
 mod floor;
 mod gateway;
@@ -13,6 +14,7 @@ mod helper;
 mod host;
 mod http;
 mod leftover;
+mod live;
 mod peer;
 mod proc;
 mod report;
@@ -50,6 +52,10 @@ enum Bench {
     ColdTrue,
     /// Ephemeral `python3 -c 'print(1)'` over HTTP, beside the same on the host and in bwrap.
     ColdPython,
+    /// Ephemeral `true` over HTTP on the runtime docker, beside `docker run --rm` on the same engine.
+    ColdDocker,
+    /// `true` in a live container through its guest agent, beside `docker exec` in the same container.
+    WarmExec,
     /// Memory of an idle sandbox's own processes.
     Memory,
     /// What the server holds before and after many executions.
@@ -103,6 +109,8 @@ fn main() -> ExitCode {
                 let result = match name {
                     Bench::ColdTrue => bench::cold::true_command(&args),
                     Bench::ColdPython => bench::cold::python(&args),
+                    Bench::ColdDocker => bench::docker::cold(&args),
+                    Bench::WarmExec => bench::docker::warm(&args),
                     Bench::Memory => bench::memory::run(&args),
                     Bench::Growth => bench::growth::run(&args),
                     Bench::Gateway => bench::gateway::run(&args),

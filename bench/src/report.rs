@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
+use crate::engine::Engine;
 use crate::error::BenchError;
 use crate::stats::Summary;
 
@@ -91,6 +92,16 @@ impl Report {
             leftover: Vec::new(),
             exceeded: Vec::new(),
         }
+    }
+
+    /// The facts of the engine that the run was on.
+    pub(crate) fn engine(&mut self, engine: &Engine) -> Result<(), BenchError> {
+        let version =
+            engine.docker(&["version", "--format", "{{.Server.Version}}, API {{.Server.APIVersion}}"])?;
+        let runs = "{{.Driver}}, cgroup v{{.CgroupVersion}}, {{.DefaultRuntime}}";
+        let runs = engine.docker(&["info", "--format", runs])?;
+        self.host.insert("engine".to_owned(), format!("{version}, {runs}"));
+        Ok(())
     }
 
     pub(crate) fn figure(&mut self, name: &str, value: f64, unit: &str, less_is_better: bool) {

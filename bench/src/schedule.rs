@@ -2,9 +2,8 @@
 //! machine does in that minute falls on all of them alike.
 
 use std::net::SocketAddr;
-use std::sync::Barrier;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,6 +11,7 @@ use serde_json::Value;
 use crate::error::BenchError;
 use crate::helper::{Helper, Order};
 use crate::http::Connection;
+use crate::live::Live;
 use crate::report::{Layer, Series, Table};
 use crate::stats::summarise;
 
@@ -24,6 +24,8 @@ pub(crate) enum Work {
     Helper(Vec<Order>),
     /// `POST /api/v1/execute` with this body; the command must exit with 0 and print this.
     Execute { body: String, stdout: String },
+    /// `true` in a container that is there, through its guest agent.
+    Live(Arc<Live>),
 }
 
 /// One line of the table.
@@ -53,10 +55,10 @@ struct Times {
     wall: Duration,
 }
 
-/// Measures all variants at one concurrency.
+/// Measures all variants at one concurrency. `address` is the server's, where a variant needs one.
 pub(crate) fn measure(
     variants: &[Variant],
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     concurrency: usize,
     pause: Option<Duration>,
 ) -> Result<Table, BenchError> {
@@ -100,7 +102,7 @@ struct Shared<'a> {
 
 impl Shared<'_> {
     /// One worker's whole life. After an error it goes on meeting the others at the barriers, without work.
-    fn work(&self, worker: usize, concurrency: usize, address: SocketAddr, pause: Option<Duration>) {
+    fn work(&self, worker: usize, concurrency: usize, address: Option<SocketAddr>, pause: Option<Duration>) {
         let mut tools = match Tools::open(address) {
             Ok(tools) => Some(tools),
             Err(error) => {
@@ -173,15 +175,15 @@ impl Plan {
     }
 }
 
-/// What a worker measures with: a helper process and a kept connection, both its own.
+/// What a worker measures with: a helper process and, where there is a server, a kept connection, both its own.
 struct Tools {
     helper: Helper,
-    connection: Connection,
+    connection: Option<Connection>,
 }
 
 impl Tools {
-    fn open(address: SocketAddr) -> Result<Self, BenchError> {
-        Ok(Self { helper: Helper::start()?, connection: Connection::open(address)? })
+    fn open(address: Option<SocketAddr>) -> Result<Self, BenchError> {
+        Ok(Self { helper: Helper::start()?, connection: address.map(Connection::open).transpose()? })
     }
 
     fn once(&mut self, variant: &Variant, worker: usize, times: &mut Times) -> Result<(), BenchError> {
@@ -189,10 +191,14 @@ impl Tools {
             Work::Helper(orders) => {
                 times.ns.push(self.helper.carry_out(&variant.name, &orders[worker % orders.len()])?)
             }
+            Work::Live(live) => times.ns.push(live.run_true(worker)?),
             Work::Execute { body, stdout } => {
-                let request = self.connection.request("POST", "/api/v1/execute", Some(body));
+                let Some(connection) = &mut self.connection else {
+                    return Err(BenchError::Helper("no server to connect to".to_owned()));
+                };
+                let request = connection.request("POST", "/api/v1/execute", Some(body));
                 let begin = Instant::now();
-                let answer = self.connection.send(&request)?;
+                let answer = connection.send(&request)?;
                 times.ns.push(begin.elapsed().as_nanos() as u64);
                 let text = String::from_utf8_lossy(&answer.body);
                 let value: Value = serde_json::from_str(&text).unwrap_or_default();

@@ -20,7 +20,7 @@ use crate::report::{Layer, Report};
 use crate::schedule::{Variant, Work, measure};
 
 /// The pause of the paused runs.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
 /// The variants of a bench and the reasons for those that are not here.
 #[derive(Default)]
@@ -151,7 +151,7 @@ fn compete(name: &str, args: &RunArgs, field: Field, scratch: tempfile::TempDir)
     let pauses = if args.no_pause { vec![None] } else { vec![None, Some(PAUSE)] };
     for &concurrency in &args.concurrency {
         for &pause in &pauses {
-            report.tables.push(measure(&variants, gateway.address, concurrency.max(1), pause)?);
+            report.tables.push(measure(&variants, Some(gateway.address), concurrency.max(1), pause)?);
         }
     }
     report.leftover.extend(baseline.compare(&gateway)?);

@@ -1,6 +1,7 @@
 //! The benches themselves: one file for each.
 
 pub(crate) mod cold;
+pub(crate) mod docker;
 pub(crate) mod gateway;
 pub(crate) mod growth;
 pub(crate) mod memory;
