@@ -4,6 +4,8 @@
 #   scripts/test-engine.sh start DIR [IMAGE...]   starts it; IMAGE is a recipe's name, all of them when none is given
 #   scripts/test-engine.sh stop DIR               ends it and all that it runs, and removes DIR and its cgroups
 #
+# The lines of a file DIR/options are further options of dockerd.
+#
 # It listens at unix://DIR/docker.sock. Archives of images are kept in $FAAS_CACHE_DIR/images (default:
 # $XDG_CACHE_HOME/faas-tests or ~/.cache/faas-tests). `start` of a running engine only sees to its images; `restart DIR`
 # ends it, if nobody has yet, with whatever a killed one left, and starts it again.
@@ -14,7 +16,7 @@ set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 
 usage() {
-  sed -n '2,13s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
   exit 64
 }
 
@@ -34,6 +36,8 @@ provision() {
   have busybox || packages+=(busybox-static)
   have mmdebstrap || packages+=(mmdebstrap)
   have gcc || packages+=(gcc libc6-dev)
+  # For the tests of TLS.
+  have openssl || packages+=(openssl)
   # For the tests that fetch images.
   have docker-registry || packages+=(docker-registry)
   have htpasswd || packages+=(apache2-utils)
@@ -113,11 +117,13 @@ start() {
     # What a killed engine left keeps the next one from starting, or would outlive it.
     clear_group
     rm -f "$dir/docker.sock" "$dir/pid" "$dir"/exec/containerd/containerd.{pid,sock,sock.ttrpc}
+    local options=()
+    if [ -f "$dir/options" ]; then mapfile -t options <"$dir/options"; fi
     (
       enter_group
       exec setsid dockerd -H "unix://$dir/docker.sock" --data-root "$dir/data" --exec-root "$dir/exec" \
         -p "$dir/pid" --bridge none --iptables=false --exec-opt native.cgroupdriver=cgroupfs \
-        --cgroup-parent "/$group"
+        --cgroup-parent "/$group" "${options[@]}"
     ) >>"$dir/log" 2>&1 </dev/null &
     local engine=$! tries
     for ((tries = 0; tries < 600; tries++)); do

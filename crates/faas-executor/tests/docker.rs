@@ -9,6 +9,8 @@ mod own_program;
 #[cfg(all(target_os = "linux", feature = "native"))]
 #[path = "docker/sharing.rs"]
 mod sharing;
+#[path = "docker/tls.rs"]
+mod tls;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -682,7 +684,14 @@ impl OwnEngine {
     }
 
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With further options of `dockerd`.
+    fn start_with(options: &[String]) -> Self {
         let mut own = Self { dir: temporary("own"), group: String::new() };
+        std::fs::create_dir(&own.dir).unwrap();
+        std::fs::write(own.dir.join("options"), options.join("\n")).unwrap();
         own.script("start", &["alpine"]);
         let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", own.pid())).unwrap();
         let group = cgroups.split('/').find(|part| part.starts_with("test-engine-"));

@@ -1,6 +1,5 @@
 //! A client of one engine: the connection, the version that both speak, and calls that always come to an end.
 
-use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use faas_types::Runtime;
 
 use super::config::EngineAddress;
+use super::tls;
 use crate::sandbox::SandboxError;
 
 /// How long a call may take that the engine answers from its memory.
@@ -90,6 +90,7 @@ impl Client {
     ///
     /// An engine refuses a path with a version that it does not speak, so the question goes without one.
     pub(super) async fn connect(address: &EngineAddress) -> Result<Self, CallError> {
+        let step = "tell its version";
         let connected = match address {
             EngineAddress::Unix(path) => {
                 let path = path.to_string_lossy();
@@ -98,8 +99,13 @@ impl Client {
             EngineAddress::Tcp(address) => {
                 Docker::connect_with_http(&format!("tcp://{address}"), BOLLARDS_LIMIT_S, API_DEFAULT_VERSION)
             }
+            EngineAddress::Tls { address: host, certs } => {
+                let connected = tls::connect(host, certs, BOLLARDS_LIMIT_S).await;
+                Ok(connected.map_err(|reason| {
+                    CallError::Unreachable(format!("the engine at {address} cannot be reached: {reason}"))
+                })?)
+            }
         };
-        let step = "tell its version";
         let docker = connected.map_err(|error| call_error(address, step, error))?;
         let client = Self { docker, address: address.clone() };
         let versioned = format!("/v{API_DEFAULT_VERSION}/");
@@ -136,6 +142,16 @@ impl Client {
 
 fn call_error(address: &EngineAddress, step: &'static str, error: Error) -> CallError {
     match error {
+        // What Go's HTTP server says to a client without TLS.
+        Error::DockerResponseServerError { status_code: 400, message }
+            if matches!(address, EngineAddress::Tcp(_))
+                && message.contains("HTTP request to an HTTPS server") =>
+        {
+            CallError::Unreachable(format!(
+                "the engine at {address} speaks TLS alone: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the \
+                 directory with ca.pem, cert.pem and key.pem"
+            ))
+        }
         Error::DockerResponseServerError { status_code, message } => {
             CallError::Refused { step, status: status_code, message: message.trim().to_owned() }
         }
@@ -153,27 +169,34 @@ fn call_error(address: &EngineAddress, step: &'static str, error: Error) -> Call
     }
 }
 
+/// What an error came from. An I/O error around another error has that one's sources, not that one, for its own.
+pub(super) fn below<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a (dyn std::error::Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
+
 /// The kind of the I/O error that an error came from.
 fn io_kind(error: &Error) -> Option<io::ErrorKind> {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return Some(io.kind());
-        }
-        source = error.source();
+    let mut kind = None;
+    let mut at: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = at {
+        kind = error.downcast_ref().map(io::Error::kind).or(kind);
+        at = below(error);
     }
-    None
+    kind
 }
 
 /// The last cause of an error, which is the one that says something.
 fn root_cause(error: &Error) -> String {
-    let mut said = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        said = error.to_string();
-        source = error.source();
+    let mut last: &(dyn std::error::Error + 'static) = error;
+    while let Some(error) = below(last) {
+        last = error;
     }
-    said
+    last.to_string()
 }
 
 fn unreachable_reason(address: &EngineAddress, kind: Option<io::ErrorKind>, error: &Error) -> String {
@@ -188,6 +211,23 @@ fn unreachable_reason(address: &EngineAddress, kind: Option<io::ErrorKind>, erro
         ),
         (_, Some(io::ErrorKind::ConnectionRefused)) => {
             format!("nobody listens at {address}: start the Docker engine, or set docker_host")
+        }
+        (EngineAddress::Tls { certs, .. }, kind) => {
+            let closed = matches!(
+                kind,
+                Some(
+                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
+                )
+            );
+            let reason = tls::reason(error, certs).unwrap_or_else(|| match closed {
+                // With TLS 1.3 its word of refusal can be lost behind what this side was still sending.
+                true => format!(
+                    "it closed the connection; it may not accept the certificate in {}",
+                    certs.display()
+                ),
+                false => root_cause(error),
+            });
+            format!("the connection to the engine at {address} failed: {reason}")
         }
         _ => format!("the connection to the engine at {address} failed: {}", root_cause(error)),
     }

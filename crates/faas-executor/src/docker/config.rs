@@ -23,6 +23,25 @@ pub enum EngineAddress {
     Unix(PathBuf),
     /// A TCP port, without encryption: `HOST:PORT`.
     Tcp(String),
+    /// A TCP port, with TLS.
+    Tls {
+        /// `HOST:PORT`.
+        address: String,
+        /// The directory with `ca.pem`, which has to have signed the engine's certificate, and with `cert.pem` and
+        /// `key.pem` where the engine wants to know its clients.
+        certs: PathBuf,
+    },
+}
+
+impl EngineAddress {
+    /// The same with TLS, where it is a TCP port.
+    #[must_use]
+    pub fn with_tls(self, certs: PathBuf) -> Self {
+        match self {
+            Self::Tcp(address) | Self::Tls { address, .. } => Self::Tls { address, certs },
+            unix @ Self::Unix(_) => unix,
+        }
+    }
 }
 
 /// Text that is no address of an engine.
@@ -34,9 +53,8 @@ pub struct AddressError {
 
 fn hint(text: &str) -> &'static str {
     match text.split_once("://") {
-        Some(("ssh" | "https", _)) => {
-            "; this version speaks neither TLS nor SSH: forward the engine's socket to this host instead"
-        }
+        Some(("ssh", _)) => "; SSH is not spoken: forward the engine's socket to this host instead",
+        Some(("http" | "https", _)) => "; with DOCKER_TLS_VERIFY=1 in the environment tcp:// means TLS",
         Some(("npipe", _)) => "; named pipes are not supported",
         _ => "",
     }
@@ -66,7 +84,7 @@ impl std::fmt::Display for EngineAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Tcp(address) => write!(f, "tcp://{address}"),
+            Self::Tcp(address) | Self::Tls { address, .. } => write!(f, "tcp://{address}"),
         }
     }
 }
@@ -100,6 +118,6 @@ mod tests {
             assert!(text.parse::<EngineAddress>().is_err(), "{text}");
         }
         let error = "ssh://host".parse::<EngineAddress>().unwrap_err().to_string();
-        assert!(error.contains("neither TLS nor SSH"), "{error}");
+        assert!(error.contains("SSH is not spoken"), "{error}");
     }
 }

@@ -26,6 +26,7 @@ mod refuse;
 mod share;
 mod shared;
 mod sweep;
+mod tls;
 mod transport;
 mod upload;
 

@@ -136,7 +136,9 @@ async fn choose_transport(config: &DockerConfig, facts: &Facts) -> Result<(Trans
         return Ok((Transport::Attach, "docker_transport is `attach`".to_owned()));
     }
     let obstacle = match &config.host {
-        EngineAddress::Tcp(_) => Some("the engine is reached over TCP".to_owned()),
+        EngineAddress::Tcp(_) | EngineAddress::Tls { .. } => {
+            Some("the engine is reached over TCP".to_owned())
+        }
         EngineAddress::Unix(path) => transport::obstacle_to_socket(path, facts).await,
     };
     match (obstacle, config.transport) {

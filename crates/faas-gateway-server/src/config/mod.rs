@@ -309,11 +309,22 @@ const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
 #[cfg(feature = "docker")]
 fn docker(options: &Options, surroundings: &Surroundings) -> Result<Option<DockerConfig>, ConfigError> {
-    use faas_executor::docker::EngineAddress;
     let host = match &options.docker_host {
-        None => EngineAddress::Unix(PathBuf::from(DOCKER_SOCKET)),
+        None => engine_of_dockers_client(surroundings)?,
         Some(DockerHost(Some(address))) => address.clone(),
         Some(DockerHost(None)) => return Ok(None),
+    };
+    let host = match surroundings.variable("DOCKER_TLS_VERIFY") {
+        None => host,
+        Some(_) => {
+            let certs = surroundings.variable("DOCKER_CERT_PATH").map(PathBuf::from);
+            let certs =
+                certs.or_else(|| docker_dir(surroundings)).ok_or_else(|| ConfigError::Environment {
+                    name: "DOCKER_TLS_VERIFY".to_owned(),
+                    reason: "there is no home directory with certificates; set DOCKER_CERT_PATH".to_owned(),
+                })?;
+            host.with_tls(certs)
+        }
     };
     let runtime = options.docker_runtime.clone();
     if runtime.as_ref().is_some_and(|name| name.is_empty() || name.contains(char::is_whitespace)) {
@@ -328,13 +339,31 @@ fn docker(options: &Options, surroundings: &Surroundings) -> Result<Option<Docke
     }))
 }
 
+/// The engine that Docker's own client would use.
+#[cfg(feature = "docker")]
+fn engine_of_dockers_client(
+    surroundings: &Surroundings,
+) -> Result<faas_executor::docker::EngineAddress, ConfigError> {
+    use faas_executor::docker::EngineAddress;
+    let Some(host) = surroundings.variable("DOCKER_HOST") else {
+        return Ok(EngineAddress::Unix(PathBuf::from(DOCKER_SOCKET)));
+    };
+    host.to_string_lossy().parse().map_err(|error| ConfigError::Environment {
+        name: "DOCKER_HOST".to_owned(),
+        reason: format!("{error}; docker_host is used instead of it where that is given"),
+    })
+}
+
+/// Where Docker's own client has its files.
+fn docker_dir(surroundings: &Surroundings) -> Option<PathBuf> {
+    let dir = surroundings.variable("DOCKER_CONFIG").map(PathBuf::from);
+    dir.or_else(|| Some(Path::new(surroundings.variable("HOME")?).join(".docker")))
+}
+
 /// The credentials for registries, where Docker's own client finds them.
 fn auth_file(options: &Options, surroundings: &Surroundings) -> Option<PathBuf> {
-    options.registry_auth_file.clone().or_else(|| {
-        let dir = surroundings.variable("DOCKER_CONFIG").map(PathBuf::from);
-        let dir = dir.or_else(|| Some(Path::new(surroundings.variable("HOME")?).join(".docker")));
-        dir.map(|dir| dir.join("config.json"))
-    })
+    let usual = || Some(docker_dir(surroundings)?.join("config.json"));
+    options.registry_auth_file.clone().or_else(usual)
 }
 
 /// This very program, even when its file has been replaced or removed meanwhile.

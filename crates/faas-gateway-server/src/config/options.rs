@@ -65,9 +65,10 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub native_slots: Option<u64>,
 
-    /// The Docker engine for the runtime `docker`: `unix:///PATH`, `tcp://HOST:PORT` (not encrypted: for a tunnel), or
-    /// `none` to use no engine. It is looked for again and again, so it may be started later.
-    /// Default: unix:///var/run/docker.sock
+    /// The Docker engine for the runtime `docker`: `unix:///PATH`, `tcp://HOST:PORT`, or `none` to use no engine. With
+    /// `DOCKER_TLS_VERIFY` in the environment a TCP port is spoken to over TLS, with `ca.pem`, `cert.pem` and `key.pem` of
+    /// `$DOCKER_CERT_PATH` or else `~/.docker`; without, it is not encrypted. The engine is looked for again and again, so
+    /// it may be started later. Default: `$DOCKER_HOST`, or unix:///var/run/docker.sock
     #[cfg(feature = "docker")]
     #[arg(long, value_name = "ADDRESS")]
     pub docker_host: Option<DockerHost>,

@@ -219,8 +219,26 @@ mod docker {
     }
 
     #[test]
+    fn the_environment_of_dockers_own_client_is_read() {
+        let host = |arguments: &[&str], environment: &[(&str, &str)]| {
+            config(arguments, environment).unwrap().docker.unwrap().host
+        };
+        let tls = |certs: &str| EngineAddress::Tls { address: "h:2376".into(), certs: certs.into() };
+        let (tcp, verify) = (("DOCKER_HOST", "tcp://h:2376"), ("DOCKER_TLS_VERIFY", "1"));
+        assert_eq!(host(&[], &[tcp]), EngineAddress::Tcp("h:2376".into()));
+        assert_eq!(host(&[], &[tcp, verify, ("DOCKER_CERT_PATH", "/c")]), tls("/c"));
+        assert_eq!(host(&[], &[tcp, verify, ("HOME", "/h")]), tls("/h/.docker"));
+        assert_eq!(host(&[], &[tcp, ("DOCKER_TLS_VERIFY", "")]), EngineAddress::Tcp("h:2376".into()));
+        let other = ["--docker-host", "unix:///x"];
+        assert_eq!(host(&other, &[tcp, verify, ("HOME", "/h")]), EngineAddress::Unix("/x".into()));
+        assert_eq!(host(&["--docker-host", "tcp://h:2376"], &[verify, ("HOME", "/h")]), tls("/h/.docker"));
+        assert!(refused(&[], &[("DOCKER_HOST", "ssh://h")]).contains("docker_host"));
+        assert!(refused(&[], &[tcp, verify]).contains("DOCKER_CERT_PATH"));
+    }
+
+    #[test]
     fn what_is_no_engine_is_refused() {
-        assert!(refused(&["--docker-host", "ssh://host"], &[]).contains("neither TLS nor SSH"));
+        assert!(refused(&["--docker-host", "ssh://host"], &[]).contains("SSH is not spoken"));
         assert!(refused(&["--docker-host", "/var/run/docker.sock"], &[]).contains("unix:///PATH"));
         assert!(refused(&["--docker-runtime", ""], &[]).contains("docker"));
     }
