@@ -810,6 +810,7 @@ async fn an_engine_that_is_killed_loses_no_answer_and_leaves_nothing() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "no runtime is here, and there is no event to wait for")]
 fn a_test_engine_that_is_killed_while_it_makes_containers_leaves_nothing() {
     needs!(Root, Docker);
     let own = OwnEngine::start();
