@@ -26,6 +26,8 @@ mkdir -p "$2"
 dir=$(cd "$2" && pwd)
 shift 2
 [ "$(id -u)" = 0 ] || { echo "an engine is started by root alone" >&2; exit 1; }
+# containerd.sock.ttrpc below it is the longest of the sockets' paths, which have 107 bytes (unix(7)).
+[ ${#dir} -le 69 ] || { echo "$dir is too long a path for the sockets in it" >&2; exit 64; }
 
 have() { command -v "$1" >/dev/null 2>&1; }
 

@@ -16,6 +16,7 @@ from faas_sdk import (
     FaaSClient,
     FaaSError,
     ImageUnavailableError,
+    InvalidRequestError,
     RetryPolicy,
     RuntimeUnavailableError,
     UnsupportedError,
@@ -86,7 +87,7 @@ def test_what_cannot_be_done_is_one_clear_problem(docker):
             client.execute("true", image="ghost", runtime="docker")
         with pytest.raises(ImageUnavailableError, match="native"):
             client.execute("true", image="host", runtime="docker")
-        with pytest.raises(ImageUnavailableError, match="no name of an image"):
+        with pytest.raises(InvalidRequestError, match="no name of an image"):
             client.execute("true", image="UPPER", runtime="docker")
         with pytest.raises(UnsupportedError, match="bridge"):
             client.execute("true", image="alpine", runtime="docker", network="egress")

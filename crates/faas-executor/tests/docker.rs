@@ -43,7 +43,9 @@ fn test_host() -> String {
 }
 
 fn temporary(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("faas-docker-{name}-{}", uuid::Uuid::now_v7().simple()))
+    // The last digits are the random ones; paths of Unix sockets have to be short.
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    std::env::temp_dir().join(format!("faas-docker-{name}-{}", &id[20..]))
 }
 
 async fn engine(host: &str, data_dir: &Path, transport: TransportChoice, pull: PullPolicy) -> Engine {
