@@ -25,6 +25,7 @@ mod refuse;
 #[cfg(all(target_os = "linux", feature = "native"))]
 mod share;
 mod shared;
+mod steps;
 mod sweep;
 mod tls;
 mod transport;

@@ -13,6 +13,7 @@ use super::client::{CallError, Client, no_space, unavailable};
 use super::config::DockerConfig;
 use super::image::{Reference, is_id};
 use super::probe::Live;
+use super::steps::{Step, Steps};
 use crate::sandbox::SandboxError;
 
 /// How long the engine may say nothing of an image that is on its way.
@@ -78,6 +79,7 @@ pub(super) async fn pull(live: &Live, config: &DockerConfig, image: &str) -> Res
         CreateImageOptionsBuilder::default().from_image(reference.repository).tag(reference.tag).build();
     tracing::info!(image, "fetching an image");
     let begun = Instant::now();
+    let mut steps = Steps::default();
     let mut progress = docker.create_image(Some(options), None, credentials);
     loop {
         let next = match tokio::time::timeout(SILENCE, progress.next()).await {
@@ -89,9 +91,9 @@ pub(super) async fn pull(live: &Live, config: &DockerConfig, image: &str) -> Res
         };
         match next {
             None => break,
-            Some(Ok(step)) => {
-                if let (Some(status), None) = (&step.status, &step.progress_detail) {
-                    tracing::debug!(image, layer = step.id, status, "fetching");
+            Some(Ok(said)) => {
+                if let Some(Step { layer, status, done_bytes, total_bytes }) = steps.next(said) {
+                    tracing::debug!(image, layer, status, done_bytes, total_bytes, "fetching");
                 }
             }
             Some(Err(error)) => return Err(refused(image, client, error)),
