@@ -32,7 +32,7 @@ check_machine() {
     x86_64 | aarch64) ;;
     *) die "this is $(uname -m); there are system call policies for x86_64 and aarch64 only" ;;
   esac
-  is_root || say "not root: the server starts, and says in /health why it cannot make sandboxes"
+  is_root || say "not root: sandboxes are made without it; what this host does not let an ordinary user enforce is in /health"
 }
 
 # What building and running take beside cargo. Installed where that can be done, named where it cannot.

@@ -10,6 +10,8 @@ pub mod launcher;
 mod launcher_process;
 pub(crate) mod layout;
 mod numbers;
+#[cfg(test)]
+mod pause_test;
 pub(crate) mod seccomp;
 mod slots;
 pub(crate) mod socket;

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use rustix::mount::OpenTreeFlags;
+use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use rustix::process::{Pid, WaitOptions};
 
 use super::message::{Failure, Step as _};
-use super::template::read_only;
+use super::template::{IMAGES, read_only};
 use crate::native::sys::{self, Fork};
 
 /// A user namespace with this mapping, which is how a mount's is given. The process must be single-threaded.
@@ -56,4 +56,32 @@ pub(super) fn mapped(path: &str, namespace: &OwnedFd) -> Result<Result<OwnedFd, 
         }
         other => other.step(format!("idmap {path}")).map(|()| Ok(tree)),
     }
+}
+
+/// Puts such a mount somewhere.
+pub(super) fn attach(tree: &OwnedFd, at: &str) -> Result<(), Failure> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(tree, "", rustix::fs::CWD, at, flags).step(format!("mount {at}"))
+}
+
+/// Tries what a sandbox of an image takes: the images with the ids of `namespace`, and an overlay on that. The inner
+/// error: this kernel cannot; on an idmapped mount an overlay is refused before Linux 5.19. In the template's root.
+pub(super) fn try_overlay(namespace: &OwnedFd) -> Result<Result<(), Failure>, Failure> {
+    let tree = match mapped(IMAGES, namespace)? {
+        Ok(tree) => tree,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    attach(&tree, "/lower")?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
+    let layers = c"lowerdir=/lower:/empty,userxattr";
+    let tried = match rustix::mount::mount("overlay", "/root", "overlay", flags, layers) {
+        Ok(()) => Ok(rustix::mount::unmount("/root", UnmountFlags::empty()).step("unmount an overlay")?),
+        Err(rustix::io::Errno::INVAL) => {
+            let error = rustix::io::Errno::INVAL.into();
+            Err(Failure::at("mount an overlay on an idmapped mount", &error))
+        }
+        Err(error) => return Err(error).step("mount an overlay on an idmapped mount"),
+    };
+    rustix::mount::unmount("/lower", UnmountFlags::empty()).step("unmount the images")?;
+    Ok(tried)
 }

@@ -118,9 +118,8 @@ fn set_up(server: &OwnedFd, setup: &LauncherSetup) -> Result<(Option<CgroupHost>
     let mut template = template::enter(setup)?;
     if setup.ids == IdMode::OwnRanges && template.images.is_ok() {
         let namespace = idmap::namespace(&store_map_line(setup.ids.of_slot(0)))?;
-        let tried = idmap::mapped(template::IMAGES, &namespace)?;
-        template.images = tried.map(drop).map_err(|failure| {
-            format!("the file system of the data directory cannot be mounted with other ids ({failure})")
+        template.images = idmap::try_overlay(&namespace)?.map_err(|failure| {
+            format!("this kernel, or the file system of the data directory, cannot show files with other ids ({failure})")
         });
     }
     Ok((cgroups, template))

@@ -11,7 +11,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitiesSecureBits, UnshareFlags, unshare_unsafe};
 
@@ -84,7 +84,7 @@ impl Slot {
         }
         let namespace = idmap::namespace(&self.own_ids().map_line())?;
         match idmap::mapped("/skeleton", &namespace)? {
-            Ok(tree) => attach(&tree, "/lower"),
+            Ok(tree) => idmap::attach(&tree, "/lower"),
             // A tmpfs can be idmapped from Linux 6.3 on.
             Err(_) => self.copy_lower(),
         }
@@ -97,7 +97,7 @@ impl Slot {
             return Ok(());
         }
         let namespace = idmap::namespace(&store_map_line(self.own_ids()))?;
-        attach(&idmap::mapped(IMAGES, &namespace)??, IMAGES)
+        idmap::attach(&idmap::mapped(IMAGES, &namespace)??, IMAGES)
     }
 
     /// Puts a copy of the skeleton at `/lower` that belongs to the root of this slot's sandboxes.
@@ -214,11 +214,6 @@ fn separate_inodes(ids: IdMode) -> Result<(), Failure> {
         IdMode::OwnRanges => make_devices(Path::new("/dev")),
         IdMode::OfUser { .. } => Ok(()),
     }
-}
-
-fn attach(tree: &OwnedFd, at: &str) -> Result<(), Failure> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    rustix::mount::move_mount(tree, "", rustix::fs::CWD, at, flags).step(format!("mount {at}"))
 }
 
 /// Every namespace that clone3(2) makes; the time namespace is the slot's, and the cgroup namespace is the child's to
