@@ -79,8 +79,8 @@ def start(mode: User | None, _keep_orphans_in_sight: None) -> Iterator[Callable[
     """Starts gateways for one test alone; those it has not stopped itself are stopped and checked after it."""
     started: list[Gateway] = []
 
-    def begin(data_dir: Path | None = None, *arguments: str) -> Gateway:
-        started.append(Gateway(data_dir, *arguments, user=mode))
+    def begin(data_dir: Path | None = None, *arguments: str, environment: dict[str, str] | None = None) -> Gateway:
+        started.append(Gateway(data_dir, *arguments, environment=environment, user=mode))
         return started[-1]
 
     yield begin

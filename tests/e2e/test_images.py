@@ -433,6 +433,15 @@ def test_plain_http_is_spoken_where_it_is_allowed_alone(start, registry, root):
     assert "insecure_registries" in problem["detail"]
 
 
+def test_without_certificate_authorities_plain_http_works_and_https_says_what_it_lacks(start, registry, root, place):
+    name = registry.push(oci.Image([root], CONFIG), "no-authorities")
+    nowhere = {"SSL_CERT_FILE": str(place / "none"), "SSL_CERT_DIR": str(place / "none")}
+    gateway = start(None, "--insecure-registries", registry.name, environment=nowhere)
+    assert pull(gateway, name).status == 201
+    problem = raw.assert_problem(pull(gateway, "localhost:1/x"), 502, "image_unavailable")
+    assert "ca-certificates" in problem["detail"]
+
+
 def test_a_policy_of_never_pulls_nothing(start, registry, root):
     name = registry.push(oci.Image([root], CONFIG), "never")
     gateway = start(None, "--insecure-registries", registry.name, "--pull", "never")

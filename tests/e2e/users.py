@@ -87,6 +87,9 @@ def _below(cgroup: Path) -> list[Path]:
 def _is_removed(cgroup: Path) -> bool:
     try:
         cgroup.rmdir()
+    except FileNotFoundError:
+        # Who made it was just about to remove it.
+        return True
     except OSError as error:
         if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
             raise

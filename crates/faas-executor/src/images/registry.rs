@@ -80,9 +80,17 @@ impl Registries {
 
     /// Begins to speak to the registry of `name`.
     pub(super) async fn session(&self, name: &ImageName) -> Result<Session, ImageError> {
-        let client = self.client.get_or_try_init(|| self.build()).await?.clone();
         let registry = name.registry();
         let is_insecure = self.insecure.iter().any(|host| host == registry);
+        let client = match self.client.get_or_try_init(|| self.build(true)).await {
+            Ok(client) => client.clone(),
+            // What it lacks is for TLS.
+            Err(_) if is_insecure => self.build(false).await.map_err(|reason| ImageError::Store { reason })?,
+            Err(reason) => {
+                let (registry, image) = (registry.to_owned(), name.to_string());
+                return Err(ImageError::Unreachable { registry, image, reason });
+            }
+        };
         let host = if registry == DOCKER_HUB { DOCKER_HUB_HOST } else { registry };
         let scheme = if is_insecure { "http" } else { "https" };
         let base = format!("{scheme}://{host}/v2/{}/", name.repository());
@@ -108,8 +116,9 @@ impl Registries {
         Ok(Session { client, name: name.clone(), base, insecure, found, authorization: Mutex::default() })
     }
 
-    /// Reads the machine's certificates, so on a thread that may block.
-    async fn build(&self) -> Result<Client, ImageError> {
+    /// A client with the machine's certificates, or one that trusts nobody, for plain HTTP. On a thread that may block.
+    /// The error is for people.
+    async fn build(&self, with_certificates: bool) -> Result<Client, String> {
         let (connect, idle) = (self.connect_timeout, self.idle_timeout);
         let built = tokio::task::spawn_blocking(move || {
             if rustls::crypto::CryptoProvider::get_default().is_none() {
@@ -118,20 +127,21 @@ impl Registries {
                     Ok(()) | Err(_) => {}
                 }
             }
-            Client::builder()
+            let client = Client::builder()
                 .user_agent(USER_AGENT)
                 .connect_timeout(connect)
                 .read_timeout(idle)
                 .referer(false)
-                .redirect(reqwest::redirect::Policy::custom(redirect))
-                .build()
+                .redirect(reqwest::redirect::Policy::custom(redirect));
+            if with_certificates { client.build() } else { client.tls_certs_only([]).build() }
         });
         let reason = match built.await {
             Ok(Ok(client)) => return Ok(client),
             Ok(Err(error)) => reason(error),
             Err(error) => error.to_string(),
         };
-        Err(ImageError::Store { reason: format!("cannot speak to registries: {reason}") })
+        let hint = "https takes the machine's certificate authorities (Debian's package ca-certificates)";
+        Err(format!("cannot speak https: {reason}; {hint}"))
     }
 }
 

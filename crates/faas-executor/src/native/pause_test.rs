@@ -1,5 +1,4 @@
 //! Pausing a native sandbox for real. This test program is the launcher, too.
-#![expect(clippy::unwrap_used, reason = "helpers of tests, whose failure is the test's")]
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
