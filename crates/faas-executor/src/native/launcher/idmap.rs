@@ -72,6 +72,8 @@ pub(super) fn try_overlay(namespace: &OwnedFd) -> Result<Result<(), Failure>, Fa
         Err(failure) => return Ok(Err(failure)),
     };
     attach(&tree, "/lower")?;
+    // It would keep the mount busy.
+    drop(tree);
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
     let layers = c"lowerdir=/lower:/empty,userxattr";
     let tried = match rustix::mount::mount("overlay", "/root", "overlay", flags, layers) {
