@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
+use crate::images;
+use crate::users::User;
 use http::{Answer, Client};
 
 /// How long a gateway may take to say that it listens, and to end. Not a measure of anything.
@@ -57,6 +59,9 @@ pub struct Builder {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     alone: bool,
+    /// The ids of an ordinary user, and the command line that becomes it.
+    user: Option<(u32, u32, Vec<String>)>,
+    image: Option<&'static str>,
 }
 
 impl Builder {
@@ -88,6 +93,20 @@ impl Builder {
         self
     }
 
+    /// Has it run as an ordinary user who is in `groups`, from a copy of the program that this user can read.
+    #[must_use]
+    pub fn run_as(mut self, user: &User, groups: &[u32]) -> Self {
+        self.user = Some((user.uid, user.gid, user.wrapper(groups)));
+        self
+    }
+
+    /// Has the image of a recipe in its store, and as its default.
+    #[must_use]
+    pub fn image(mut self, recipe: &'static str) -> Self {
+        self.image = Some(recipe);
+        self.arg("--default-image").arg(recipe)
+    }
+
     /// Starts it and waits until it listens.
     ///
     /// # Panics
@@ -100,11 +119,28 @@ impl Builder {
         let log = std::env::temp_dir()
             .join(format!("{}.log", data.path().file_name().unwrap_or_default().display()));
         let log_file = File::create(&log).expect("make a log file");
+        if let Some(recipe) = self.image {
+            import(&self.program, recipe, data.path());
+        }
         let mut line = self.wrapper;
-        line.push(self.program.into());
+        let mut copy = None;
+        let mut environment = self.environment;
+        if let Some((uid, gid, wrapper)) = self.user {
+            std::os::unix::fs::chown(data.path(), Some(uid), Some(gid))
+                .expect("give the data directory away");
+            environment.push(("HOME".into(), data.path().into()));
+            let dir = open_dir();
+            let program = dir.path().join("faas-gateway-server");
+            images::link_or_copy(&self.program, &program);
+            line.extend(wrapper.into_iter().map(OsString::from));
+            line.push(program.into());
+            copy = Some(dir);
+        } else {
+            line.push(self.program.into());
+        }
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(data.path());
-        command.args(self.arguments).env("RUST_LOG", "debug").envs(self.environment);
+        command.args(self.arguments).env("RUST_LOG", "debug").envs(environment);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
         let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", line[0].display()));
         let mut gateway = Gateway {
@@ -112,11 +148,31 @@ impl Builder {
             client: Client::new(SocketAddr::from(([127, 0, 0, 1], 0))),
             data: Some(data),
             log,
+            _copy: copy,
             _lock: lock,
         };
         gateway.client = Client::new(gateway.wait_until_listening());
         gateway
     }
+}
+
+/// A directory that everybody may enter.
+fn open_dir() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = fs::Permissions::from_mode(0o755);
+    tempfile::Builder::new().prefix("faas-test-").permissions(mode).tempdir().expect("make a directory")
+}
+
+/// Takes the image of a recipe into the store of a data directory.
+fn import(program: &Path, recipe: &str, data: &Path) {
+    let layout = open_dir();
+    images::write_layout(recipe, layout.path());
+    let output = Command::new(program)
+        .args(["images", "import", "--quiet", "--name", recipe, "--data-dir"])
+        .args([data, layout.path()])
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    assert!(output.status.success(), "import {recipe}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A running gateway. When it is dropped without [`Gateway::stop`] it is killed.
@@ -126,6 +182,8 @@ pub struct Gateway {
     client: Client,
     data: Option<tempfile::TempDir>,
     log: PathBuf,
+    /// Where the program is that an ordinary user executes.
+    _copy: Option<tempfile::TempDir>,
     _lock: File,
 }
 
@@ -148,6 +206,8 @@ impl Gateway {
             arguments: Vec::new(),
             environment: Vec::new(),
             alone: false,
+            user: None,
+            image: None,
         }
     }
 

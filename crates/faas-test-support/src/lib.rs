@@ -2,6 +2,7 @@
 
 pub mod conformance;
 pub mod gateway;
+pub mod images;
 pub mod needs;
 pub mod own_program;
 pub mod users;

@@ -76,20 +76,52 @@ impl User {
         Some((first("/etc/subuid")?, first("/etc/subgid")?))
     }
 
+    /// A command line that executes what follows it as this user, with `groups` in place of root's.
+    #[must_use]
+    pub fn wrapper(&self, groups: &[u32]) -> Vec<String> {
+        let groups = match groups {
+            [] => "--clear-groups".to_owned(),
+            some => {
+                let numbers: Vec<String> = some.iter().map(ToString::to_string).collect();
+                format!("--groups={}", numbers.join(","))
+            }
+        };
+        let ids = [format!("--reuid={}", self.uid), format!("--regid={}", self.gid)];
+        ["setpriv".to_owned()].into_iter().chain(ids).chain([groups]).collect()
+    }
+
     /// A command that runs `program` as this user, without root's groups.
     #[must_use]
     pub fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new("setpriv");
-        command.args([&format!("--reuid={}", self.uid), &format!("--regid={}", self.gid)]);
-        command.arg("--clear-groups").arg(program);
+        let line = self.wrapper(&[]);
+        let mut command = Command::new(&line[0]);
+        command.args(&line[1..]).arg(program);
         command
+    }
+
+    /// Gives a file or directory to this user.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn own(&self, path: &Path) {
+        std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid))
+            .unwrap_or_else(|error| panic!("chown {}: {error}", path.display()));
     }
 }
 
 impl Drop for User {
     fn drop(&mut self) {
         let _lock = lock();
-        run("userdel", &[&self.name]);
+        if !std::thread::panicking() {
+            return run("userdel", &[&self.name]);
+        }
+        // A test has failed and its message is what counts. Processes of the user may be about to end.
+        let left = crate::gateway::leftovers::eventually(|| {
+            let output = Command::new("userdel").arg(&self.name).output();
+            let is_gone = output.is_ok_and(|output| output.status.success());
+            (!is_gone).then(|| self.name.clone()).into_iter().collect()
+        });
+        left.iter().for_each(|name| eprintln!("the user {name} is left"));
     }
 }
 

@@ -57,14 +57,23 @@ fn credentials(_: &Options) -> Attempted {
     found(&odd, None, "all as they should be")
 }
 
-/// The map of ids: one range, far above those that a host gives to its users.
-fn id_maps(_: &Options) -> Attempted {
+/// The map of ids: one range, far above those that a host gives to its users. Under an ordinary user it is `ids=BASE:COUNT`
+/// of the user namespace above, whose 0 is that user.
+fn id_maps(options: &Options) -> Attempted {
+    let of_user = options.get("ids").and_then(|ids| {
+        let (base, count) = ids.split_once(':')?;
+        Some([0, base.parse().ok()?, count.parse().ok()?])
+    });
     let mut odd = Vec::new();
     for map in ["uid_map", "gid_map"] {
         let text = sys::read_text(&format!("/proc/self/{map}"))?;
         for line in text.lines() {
             let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-            if !matches!(numbers[..], [0, 0x7000_0000..=0x7fff_ffff, 65536]) || text.lines().count() != 1 {
+            let is_right = match of_user.filter(|_| options.get("control").is_none()) {
+                Some(ids) => numbers == ids,
+                None => matches!(numbers[..], [0, 0x7000_0000..=0x7fff_ffff, 65536]),
+            };
+            if !is_right || text.lines().count() != 1 {
                 odd.push(format!("{map} {}", line.split_whitespace().collect::<Vec<_>>().join(" ")));
             }
         }
@@ -87,6 +96,10 @@ fn groups(_: &Options) -> Attempted {
 /// An unprivileged user, inside and outside.
 const SOMEBODY: u32 = 12345;
 
+/// How its child ends where there is no such user, and where there is no such program.
+const NOBODY: i32 = 103;
+const NO_PROGRAM: i32 = 104;
+
 /// Executes `program`, this one, as somebody without privileges; gives what it says of itself.
 fn run_as_somebody(program: &str) -> Result<String, Outcome> {
     let path = CString::new(program).map_err(|error| error.to_string())?;
@@ -106,18 +119,22 @@ fn run_as_somebody(program: &str) -> Result<String, Outcome> {
                         && (libc::setresgid(SOMEBODY, SOMEBODY, SOMEBODY) != 0
                             || libc::setresuid(SOMEBODY, SOMEBODY, SOMEBODY) != 0)
                     {
-                        libc::_exit(101);
+                        libc::_exit(if sys::errno() == libc::EINVAL { NOBODY } else { 101 });
                     }
                     libc::dup2(ends[1], 1);
                     let argv = [path.as_ptr(), c"whoami".as_ptr(), std::ptr::null()];
                     libc::execv(path.as_ptr(), argv.as_ptr());
-                    libc::_exit(102)
+                    libc::_exit(if sys::errno() == libc::ENOENT { NO_PROGRAM } else { 102 })
                 }
                 child => {
                     libc::close(ends[1]);
                     let status = sys::wait(child).unwrap_or(-1);
                     if status != 0 {
-                        return format!("wait status {status:#x}");
+                        return match libc::WEXITSTATUS(status) {
+                            NOBODY => "nobody".to_owned(),
+                            NO_PROGRAM => "no program".to_owned(),
+                            _ => format!("wait status {status:#x}"),
+                        };
                     }
                 }
             }
@@ -126,6 +143,9 @@ fn run_as_somebody(program: &str) -> Result<String, Outcome> {
     })?;
     match (said.strip_prefix("uid "), status) {
         (Some(_), 0) => Ok(said),
+        // EINVAL of setresuid(2): the user namespace has no such id.
+        _ if said == "nobody" => Err(Outcome::Harmless("there is nobody else to become".to_owned())),
+        _ if said == "no program" => Err(Outcome::Refused(libc::ENOENT)),
         _ => Err(format!("{program} as somebody else: {said}").into()),
     }
 }

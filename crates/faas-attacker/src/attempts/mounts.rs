@@ -95,7 +95,7 @@ fn mount_setattr(_: &Options) -> Attempted {
 }
 
 /// What `/proc/self/mountinfo` (proc_pid_mountinfo(5)) says: everything `nosuid`; everything `nodev` but the two that
-/// have devices; writable only what is the sandbox's own.
+/// have devices, and where a device is a mount of its own; writable only what is the sandbox's own.
 fn flags(_: &Options) -> Attempted {
     const WITH_DEVICES: [&str; 2] = ["/dev", "/dev/pts"];
     const WRITABLE: [&str; 6] = ["/", "/dev/pts", "/dev/shm", "/run", "/.faas/run", "/proc"];
@@ -110,7 +110,9 @@ fn flags(_: &Options) -> Attempted {
         if !has("nosuid") {
             odd.push(format!("{at} without nosuid"));
         }
-        if !has("nodev") && !hides && !WITH_DEVICES.contains(&at) {
+        let is_device = at.starts_with("/dev/")
+            && sys::stat(at).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFCHR);
+        if !has("nodev") && !hides && !is_device && !WITH_DEVICES.contains(&at) {
             odd.push(format!("{at} without nodev"));
         }
         if !has("ro") && !WRITABLE.contains(&at) {

@@ -26,7 +26,8 @@ pub(crate) fn all() -> Vec<Attempt> {
         }),
         Attempt::new("kcmp", Bare, |_| policy(call(libc::SYS_kcmp, [own(), own(), 0, 0, 0]))),
         Attempt::new("robust_list", Bare, robust_list),
-        Attempt::new("read_limits", Bare, limits),
+        // Of another user's process it takes CAP_SYS_RESOURCE, which not every root has.
+        Attempt::optional("read_limits", Bare, &[libc::EPERM], limits),
         Attempt::new("set_affinity", Bare, affinity),
         Attempt::new("read_affinity", Bare, |o| {
             each(o, |pid| {

@@ -80,11 +80,16 @@ fn remove_below_usr(options: &Options) -> Attempted {
 }
 
 fn add_below_usr(options: &Options) -> Attempted {
-    for dir in [options.need("usr_dir")?, "/usr/bin", "/usr/local/bin", "/bin", "/lib"] {
+    // Those of an image are in the sandbox's own layer: `usr=own`. The test looks at the image.
+    let of_the_host: &[&str] = match options.get("usr") {
+        Some(_) => &[],
+        None => &["/usr/bin", "/usr/local/bin", "/bin", "/lib"],
+    };
+    for dir in [options.need("usr_dir")?].iter().chain(of_the_host) {
         let path = format!("{dir}/added-{}", sys::pid());
         if sys::make_file(&path, b"", 0o755).is_ok() {
             std::fs::remove_file(&path).map_err(|error| sys::number(&error))?;
-            return Ok(Outcome::Escaped(dir.to_owned()));
+            return Ok(Outcome::Escaped((*dir).to_owned()));
         }
     }
     Ok(Outcome::Refused(libc::EROFS))

@@ -52,9 +52,11 @@ pub(super) fn run(options: &Options) -> Result<(), String> {
         }
     }
     step("capabilities", capabilities())?;
-    // As above.
-    match sys::write("/proc/self/oom_score_adj", b"-900") {
-        Ok(_) | Err(_) => {}
+    if options.get("shield") != Some("no") {
+        // As above.
+        match sys::write("/proc/self/oom_score_adj", b"-900") {
+            Ok(_) | Err(_) => {}
+        }
     }
     let mut command = Command::new(program);
     command.args(arguments).env("ATTACK_SECRET", &token);

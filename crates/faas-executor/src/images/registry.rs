@@ -85,7 +85,9 @@ impl Registries {
         let client = match self.client.get_or_try_init(|| self.build(true)).await {
             Ok(client) => client.clone(),
             // What it lacks is for TLS.
-            Err(_) if is_insecure => self.build(false).await.map_err(|reason| ImageError::Store { reason })?,
+            Err(_) if is_insecure => {
+                self.build(false).await.map_err(|reason| ImageError::Store { reason })?
+            }
             Err(reason) => {
                 let (registry, image) = (registry.to_owned(), name.to_string());
                 return Err(ImageError::Unreachable { registry, image, reason });

@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use faas_executor::images::{Digest, ImageStore, ImageStoreConfig, ImportSource};
-use serde_json::{Value, json};
+use faas_executor::images::{ImageStore, ImageStoreConfig, ImportSource};
+use faas_test_support::images;
+pub(crate) use faas_test_support::images::link_or_copy;
 
 /// An image by the name of its recipe; `host` has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,92 +49,9 @@ impl Image {
     }
 }
 
-fn recipes() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images")
-}
-
-fn text_of(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", output.status);
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-/// The archive of the image's root directory, made the first time.
-fn archive(image: Image) -> PathBuf {
-    text_of(Command::new(recipes().join("archive.sh")).arg(image.recipe())).into()
-}
-
-/// What the lines `# config:` of a recipe say, as the configuration of an image has it.
-fn config_of(recipe: &str) -> Value {
-    let mut config = json!({ "Env": [] });
-    for line in recipe.lines().filter_map(|line| line.strip_prefix("# config: ")) {
-        let (word, value) = line.split_once(' ').unwrap();
-        match word {
-            "ENV" => config["Env"].as_array_mut().unwrap().push(value.into()),
-            "WORKDIR" => config["WorkingDir"] = value.into(),
-            "USER" => config["User"] = value.into(),
-            "CMD" => config["Cmd"] = serde_json::from_str(value).unwrap(),
-            "ENTRYPOINT" => config["Entrypoint"] = serde_json::from_str(value).unwrap(),
-            "LABEL" => {}
-            other => panic!("{other} in a recipe"),
-        }
-    }
-    config
-}
-
 /// Writes an OCI layout of the image that everybody may read.
 pub(crate) fn write_layout(image: Image, dir: &Path) {
-    let archive = archive(image);
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let layer = text_of(Command::new("sha256sum").arg(&archive));
-    let layer = layer.split_whitespace().next().unwrap();
-    let recipe = fs::read_to_string(recipes().join(image.recipe()).with_extension("sh")).unwrap();
-    let config = json!({
-        "architecture": architecture,
-        "os": "linux",
-        "config": config_of(&recipe),
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
-    });
-    let config = serde_json::to_vec(&config).unwrap();
-    let size = fs::metadata(&archive).unwrap().len();
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-        "layers": [{
-            "mediaType": "application/vnd.oci.image.layer.v1.tar",
-            "digest": format!("sha256:{layer}"),
-            "size": size,
-        }],
-    });
-    let manifest = serde_json::to_vec(&manifest).unwrap();
-    let index = json!({
-        "schemaVersion": 2,
-        "manifests": [descriptor("application/vnd.oci.image.manifest.v1+json", &manifest)],
-    });
-    let blobs = dir.join("blobs/sha256");
-    fs::create_dir_all(&blobs).unwrap();
-    for blob in [&config, &manifest] {
-        fs::write(blobs.join(Digest::of(blob).hex()), blob).unwrap();
-    }
-    link_or_copy(&archive, &blobs.join(layer));
-    fs::write(dir.join("index.json"), index.to_string()).unwrap();
-    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-}
-
-fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
-    json!({ "mediaType": media_type, "digest": Digest::of(bytes).to_string(), "size": bytes.len() })
-}
-
-/// The same file at another path: a link where one file system has both.
-pub(crate) fn link_or_copy(from: &Path, to: &Path) {
-    if fs::hard_link(from, to).is_err() {
-        fs::copy(from, to).unwrap();
-    }
+    images::write_layout(image.recipe(), dir);
 }
 
 /// Takes the image into a store from its layout.
@@ -151,7 +68,7 @@ pub(crate) fn shared_store(image: Image) -> PathBuf {
     fs::create_dir_all(&store_dir).unwrap();
     let lock = File::create(dir.join("lock")).unwrap();
     lock.lock().unwrap();
-    let archive = archive(image);
+    let archive = images::archive(image.recipe());
     // Of which archive the store's image is.
     let mark = dir.join(image.recipe());
     let archive_name = archive.file_name().unwrap().to_str().unwrap();

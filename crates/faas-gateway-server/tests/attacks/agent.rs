@@ -3,17 +3,16 @@
 
 use std::io::Read as _;
 
-use faas_test_support::gateway::Gateway;
 use faas_test_support::gateway::http::Answer;
-use faas_test_support::needs;
 use serde_json::{Value, json};
 
 use super::held::Held;
 use super::known::Findings;
 use super::scene::{ATTACKER, Scene, attack, stdout, with_attacker};
+use super::standing::{Served, Standing};
 
-fn gateway() -> Gateway {
-    Gateway::builder(env!("CARGO_BIN_EXE_faas-gateway-server")).arg("--max-concurrent").arg("64").start()
+fn gateway(standing: Standing) -> Served {
+    standing.start(|builder| builder.arg("--max-concurrent").arg("64"))
 }
 
 /// An execution that goes on for a while and must come to its own end.
@@ -75,8 +74,8 @@ fn ended(name: &str, end: End, answer: &Answer) {
 }
 
 /// Runs all of them at once, with others beside them, and looks at each.
-fn all_at_once(requests: Vec<(&'static str, End, Value)>) {
-    let gateway = gateway();
+fn all_at_once(standing: Standing, requests: Vec<(&'static str, End, Value)>) {
+    let gateway = gateway(standing);
     let client = gateway.client();
     std::thread::scope(|scope| {
         let beside: Vec<_> = (0..3).map(|_| scope.spawn(move || client.execute(neighbour()))).collect();
@@ -96,75 +95,82 @@ fn all_at_once(requests: Vec<(&'static str, End, Value)>) {
     gateway.stop();
 }
 
-#[test]
-fn whoever_ends_the_agent_loses_its_own_sandbox_alone() {
-    needs!(Root);
+pub(crate) fn whoever_ends_the_agent_loses_its_own_sandbox_alone(standing: Standing) {
     let shell = |line: &str| json!({"command": line, "timeout_ms": 2000});
-    all_at_once(vec![
-        // The program's parent is the agent, and the agent's parent the keeper.
-        ("kill the agent", End::Lost, shell("kill -9 $PPID; sleep 1")),
-        ("kill the keeper", End::Lost, shell("kill -9 $(awk '{print $4}' /proc/$PPID/stat); sleep 1")),
-        ("kill init", End::Undisturbed, shell("kill -9 1; kill -TERM 1; kill -SEGV 1; kill -STOP 1; true")),
-        ("kill everybody", End::Lost, {
-            let mut request = attack(&["harm", "what=kill-all"]);
-            request["timeout_ms"] = json!(2000);
-            request
-        }),
-        ("stop the agent", End::LostInSilence, shell("kill -STOP $PPID; sleep 1")),
-        (
-            "stop the keeper",
-            End::Undisturbed,
-            shell("kill -STOP $(awk '{print $4}' /proc/$PPID/stat); exit 0"),
-        ),
-        ("stop everybody", End::LostInSilence, shell("kill -STOP -1; sleep 1")),
-        ("end the agent politely", End::Lost, shell("kill -TERM $PPID; sleep 1")),
-        ("crash the agent", End::Lost, shell("kill -SEGV $PPID; sleep 1")),
-        ("close its socket's name", End::Undisturbed, shell(&format!("{BOUND}; rm /.faas/run/agent.sock"))),
-        (
-            "a link in place of its socket",
-            End::Undisturbed,
-            shell(&format!("{BOUND}; ln -sf /run/docker.sock /.faas/run/agent.sock")),
-        ),
-        (
-            "fill its directory",
-            End::Undisturbed,
-            shell("head -c 1000000 /dev/zero >/.faas/run/x 2>/dev/null; true"),
-        ),
-        (
-            "a socket in place of its own",
-            End::Undisturbed,
-            with_attacker(json!({
-                "command": ["bash", "-c", format!("{BOUND}; mv /.faas/run/agent.sock /.faas/run/other.sock && {ATTACKER} whoami >/dev/null")],
-                "timeout_ms": 2000,
-            })),
-        ),
-        (
-            "starve the agent of processors",
-            End::Undisturbed,
-            shell("taskset -p 1 $PPID >/dev/null 2>&1; renice 19 $PPID >/dev/null 2>&1; true"),
-        ),
-        (
-            "take its descriptors",
-            End::Undisturbed,
-            shell(
-                "ls -l /proc/$PPID/fd >/dev/null; cat /proc/$PPID/fd/3 2>/dev/null; echo x >/proc/$PPID/fd/3; true",
+    all_at_once(
+        standing,
+        vec![
+            // The program's parent is the agent, and the agent's parent the keeper.
+            ("kill the agent", End::Lost, shell("kill -9 $PPID; sleep 1")),
+            ("kill the keeper", End::Lost, shell("kill -9 $(awk '{print $4}' /proc/$PPID/stat); sleep 1")),
+            (
+                "kill init",
+                End::Undisturbed,
+                shell("kill -9 1; kill -TERM 1; kill -SEGV 1; kill -STOP 1; true"),
             ),
-        ),
-        (
-            "take its limits",
-            End::LostOrUndisturbed,
-            shell(
-                "prlimit --pid $PPID --nofile=0:0 --as=0:0 2>/dev/null; prlimit --pid $PPID --cpu=0:0; exit 0",
+            ("kill everybody", End::Lost, {
+                let mut request = attack(&["harm", "what=kill-all"]);
+                request["timeout_ms"] = json!(2000);
+                request
+            }),
+            ("stop the agent", End::LostInSilence, shell("kill -STOP $PPID; sleep 1")),
+            (
+                "stop the keeper",
+                End::Undisturbed,
+                shell("kill -STOP $(awk '{print $4}' /proc/$PPID/stat); exit 0"),
             ),
-        ),
-    ]);
+            ("stop everybody", End::LostInSilence, shell("kill -STOP -1; sleep 1")),
+            ("end the agent politely", End::Lost, shell("kill -TERM $PPID; sleep 1")),
+            ("crash the agent", End::Lost, shell("kill -SEGV $PPID; sleep 1")),
+            (
+                "close its socket's name",
+                End::Undisturbed,
+                shell(&format!("{BOUND}; rm /.faas/run/agent.sock")),
+            ),
+            (
+                "a link in place of its socket",
+                End::Undisturbed,
+                shell(&format!("{BOUND}; ln -sf /run/docker.sock /.faas/run/agent.sock")),
+            ),
+            (
+                "fill its directory",
+                End::Undisturbed,
+                shell("head -c 1000000 /dev/zero >/.faas/run/x 2>/dev/null; true"),
+            ),
+            (
+                "a socket in place of its own",
+                End::Undisturbed,
+                with_attacker(json!({
+                    "command": ["sh", "-c", format!("{BOUND}; mv /.faas/run/agent.sock /.faas/run/other.sock && {ATTACKER} whoami >/dev/null")],
+                    "timeout_ms": 2000,
+                })),
+            ),
+            (
+                "starve the agent of processors",
+                End::Undisturbed,
+                shell("taskset -p 1 $PPID >/dev/null 2>&1; renice 19 $PPID >/dev/null 2>&1; true"),
+            ),
+            (
+                "take its descriptors",
+                End::Undisturbed,
+                shell(
+                    "ls -l /proc/$PPID/fd >/dev/null; cat /proc/$PPID/fd/3 2>/dev/null; echo x >/proc/$PPID/fd/3; true",
+                ),
+            ),
+            (
+                "take its limits",
+                End::LostOrUndisturbed,
+                shell(
+                    "prlimit --pid $PPID --nofile=0:0 --as=0:0 2>/dev/null; prlimit --pid $PPID --cpu=0:0; exit 0",
+                ),
+            ),
+        ],
+    );
 }
 
 /// The agent made to say what the attacker wants (see `tools/forge.rs` of the attacker).
-#[test]
 #[cfg(target_arch = "x86_64")]
-fn a_forged_answer_is_believed_of_the_forger_alone() {
-    needs!(Root);
+pub(crate) fn a_forged_answer_is_believed_of_the_forger_alone(standing: Standing) {
     let words = [
         ("rubbish", End::Lost),
         ("giant-length", End::Lost),
@@ -198,16 +204,14 @@ fn a_forged_answer_is_believed_of_the_forger_alone() {
         }
         (how, end, request)
     });
-    all_at_once(requests.collect());
+    all_at_once(standing, requests.collect());
 }
 
 /// What a forged error says must not look like the gateway's own words in its log.
-#[test]
 #[cfg(target_arch = "x86_64")]
-fn a_forged_error_writes_no_line_of_the_log() {
-    needs!(Root);
-    let mut findings = Findings::of("log");
-    let gateway = gateway();
+pub(crate) fn a_forged_error_writes_no_line_of_the_log(standing: Standing) {
+    let mut findings = Findings::of(standing, "log");
+    let gateway = gateway(standing);
     let answer = gateway.execute(attack(&["forge", "how=false-log-line"]));
     assert_eq!(answer.code(), "internal", "{}", answer.text());
     assert!(!answer.text().contains("FORGED"), "{}", answer.text());
@@ -220,10 +224,8 @@ fn a_forged_error_writes_no_line_of_the_log() {
 }
 
 /// From outside the agent answers; from inside it does not (attempt `talk_to_its_own_agent`).
-#[test]
-fn the_agent_answers_whoever_is_outside() {
-    needs!(Root);
-    let gateway = gateway();
+pub(crate) fn the_agent_answers_whoever_is_outside(standing: Standing) {
+    let gateway = gateway(standing);
     let held = Held::start(gateway.client(), &["watch", "path=/tmp"], |_| {});
     let path = format!("/proc/{}/root/.faas/run/agent.sock", held.pid);
     let mut said = [0; 16];
@@ -235,13 +237,13 @@ fn the_agent_answers_whoever_is_outside() {
 }
 
 /// Files that a request puts in place, at paths that lead somewhere else.
-#[test]
-fn input_files_stay_inside() {
-    needs!(Root);
-    let scene = Scene::start();
+pub(crate) fn input_files_stay_inside(standing: Standing) {
+    let scene = Scene::start(standing);
     let private = scene.work().parent().unwrap().join("private").display().to_string();
     let below_usr = format!("{}/readable", scene.usr_dir().display());
     let before = std::fs::read(&below_usr).unwrap();
+    // In an image of the store `/usr` is a directory of the sandbox's own like others.
+    let own_usr = standing == Standing::InImage;
     for (path, good) in [
         // Somewhere of the sandbox's own that is called the same.
         (private.clone(), true),
@@ -249,8 +251,8 @@ fn input_files_stay_inside() {
         (format!("/proc/1/root{private}"), true),
         (format!("/proc/self/root{private}"), true),
         (format!("/proc/self/cwd{private}"), true),
-        (below_usr.clone(), false),
-        ("/usr/bin/env".to_owned(), false),
+        (below_usr.clone(), own_usr),
+        ("/usr/bin/env".to_owned(), own_usr),
         ("/proc/sys/kernel/core_pattern".to_owned(), false),
         ("/proc/sysrq-trigger".to_owned(), false),
         ("/proc/self/uid_map".to_owned(), false),
@@ -267,7 +269,7 @@ fn input_files_stay_inside() {
         ("/.faas/run/agent.sock".to_owned(), true),
         ("/sys/added".to_owned(), true),
     ] {
-        for user in ["0:0", "1000:1000"] {
+        for user in standing.users() {
             let file = json!({"path": path, "content": "-1000", "mode": "6777"});
             let answer = scene.gateway.execute(json!({"command": "true", "files": [file], "user": user}));
             println!(
@@ -287,15 +289,13 @@ fn input_files_stay_inside() {
 }
 
 /// The umask of whoever starts the gateway must not matter.
-#[test]
-fn a_strict_umask_of_the_starter_does_not_matter() {
-    needs!(Root);
-    let mut findings = Findings::of("umask");
+pub(crate) fn a_strict_umask_of_the_starter_does_not_matter(standing: Standing) {
+    let mut findings = Findings::of(standing, "umask");
     for mask in ["077", "027", "0"] {
         let wrapper =
             ["sh".to_owned(), "-c".to_owned(), format!("umask {mask}; exec \"$@\""), "sh".to_owned()];
-        let gateway = Gateway::builder(env!("CARGO_BIN_EXE_faas-gateway-server")).wrapper(wrapper).start();
-        for user in ["0:0", "1000:1000"] {
+        let gateway = standing.start(|builder| builder.wrapper(wrapper));
+        for user in standing.users() {
             let request = json!({"command": "cat /etc/passwd /etc/hosts >/dev/null && echo x >/tmp/x && stat -c %a /tmp/x", "user": user});
             let answer = gateway.execute(request);
             let good = answer.status == 200 && answer.json()["stdout"] == "644\n";

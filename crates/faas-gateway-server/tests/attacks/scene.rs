@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use faas_test_support::gateway::http::Answer;
-use faas_test_support::gateway::{Gateway, leftovers};
+use faas_test_support::gateway::leftovers;
 use serde_json::{Value, json};
+
+use super::standing::{Served, Standing};
 
 /// Where the attacker is in a sandbox.
 pub(crate) const ATTACKER: &str = "/tmp/attacker";
@@ -23,22 +25,27 @@ const TIMEOUT_MS: u64 = 150_000;
 
 /// The outside.
 pub(crate) struct Scene {
-    pub(crate) gateway: Gateway,
+    pub(crate) standing: Standing,
+    canary: Child,
+    pub(crate) gateway: Served,
     /// Directories of the host: one of the scene's, one below `/usr`, which sandboxes see.
     host: tempfile::TempDir,
     usr: tempfile::TempDir,
     token: String,
-    canary: Child,
     kept_at: u64,
     options: Vec<String>,
     in_sandbox: Vec<String>,
     on_host: Vec<String>,
+    /// The image in the store, as it was.
+    image: Vec<String>,
 }
 
 impl Scene {
-    /// Starts everything.
-    pub(crate) fn start() -> Self {
+    /// Starts everything. What must not be reached belongs to whoever the gateway runs as, who could reach it.
+    pub(crate) fn start(standing: Standing) -> Self {
         let token = random();
+        let user = standing.user();
+        let own = |path: &Path| user.iter().for_each(|user| user.own(path));
         let host = tempfile::Builder::new().prefix("faas-attack-").tempdir().unwrap();
         let usr = tempfile::Builder::new().prefix("faas-attack-").tempdir_in("/usr/local/share").unwrap();
         for dir in [&host, &usr] {
@@ -55,6 +62,12 @@ impl Scene {
         write(&usr.path().join("secret"), token.as_bytes(), 0o600);
         write(&usr.path().join("readable"), b"anybody may read this", 0o644);
         write(&usr.path().join("spare"), b"spare", 0o644);
+        for file in
+            files.iter().cloned().chain(["secret", "readable", "spare"].map(|name| usr.path().join(name)))
+        {
+            own(&file);
+        }
+        own(usr.path());
         write(&usr.path().join("set-user-id"), faas_attacker::program(), 0o6755);
 
         let backwards: String = token.chars().rev().collect();
@@ -62,14 +75,17 @@ impl Scene {
         options.extend(files.iter().map(|file| format!("file={}", file.display())));
         let mut starter = vec![attacker.display().to_string(), "starter".to_owned()];
         starter.extend(options.iter().cloned());
+        if standing.is_rootless() {
+            // Nobody but the host's root can take it back (proc_pid_oom_score_adj(5)).
+            starter.push("shield=no".to_owned());
+        }
         starter.extend([format!("cwd={}", work.display()), "--".to_owned()]);
-        let gateway = Gateway::builder(env!("CARGO_BIN_EXE_faas-gateway-server"))
-            .wrapper(&starter)
-            .arg("--max-concurrent")
-            .arg("32")
-            .start();
+        let gateway =
+            standing.start_as(user, |builder| builder.wrapper(&starter).arg("--max-concurrent").arg("32"));
 
-        let mut canary = Command::new(&attacker)
+        let mut canary = gateway
+            .user()
+            .map_or_else(|| Command::new(&attacker), |user| user.command(&attacker))
             .arg("canary")
             .args(&options)
             .stdin(Stdio::piped())
@@ -92,9 +108,11 @@ impl Scene {
         options.push(format!("gateway_id={}", gateway.id()));
         options.push(format!("data_dir={}", gateway.data_dir().display()));
         options.push(format!("host_dir={}", host.path().display()));
-        let in_sandbox = vec!["dir=/tmp".to_owned()];
+        let mut in_sandbox = vec!["dir=/tmp".to_owned()];
+        in_sandbox.extend(standing.option().map(str::to_owned));
         let on_host = vec![format!("dir={}", work.display())];
-        Self { gateway, host, usr, token, canary, kept_at, options, in_sandbox, on_host }
+        let image = image_in_store(&gateway);
+        Self { image, standing, gateway, host, usr, token, canary, kept_at, options, in_sandbox, on_host }
     }
 
     /// The attacker's arguments for a group, in a sandbox.
@@ -117,6 +135,38 @@ impl Scene {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?} on the host: {}, {stderr}", output.status);
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs the attacker on the host as the gateway's user, where that is not root.
+    pub(crate) fn run_as_the_user(&self, arguments: &[String]) -> Option<String> {
+        let mut command = self.gateway.user()?.command(&self.attacker());
+        let output = command.args(arguments).args(&self.options).args(&self.on_host).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?} as the user: {}, {stderr}", output.status);
+        Some(String::from_utf8(output.stdout).unwrap())
+    }
+
+    /// Where the host has what is at `path` in a sandbox, if it is something that sandboxes have in common.
+    pub(crate) fn on_the_host(&self, path: &str) -> Option<String> {
+        match path {
+            _ if path.starts_with("/.faas") => None,
+            _ if self.standing == Standing::InImage && !path.starts_with("/dev") => {
+                let root = root_in_store(&self.gateway.data_dir().join("images")).unwrap();
+                Some(format!("{}{path}", root.display()))
+            }
+            _ => Some(path.to_owned()),
+        }
+    }
+
+    /// A directory that sandboxes have in common, and a file in it.
+    pub(crate) fn shared(&self) -> (String, String) {
+        match self.standing {
+            Standing::InImage => ("/bin".to_owned(), "/bin/busybox".to_owned()),
+            _ => {
+                let usr = self.usr.path().display();
+                (usr.to_string(), format!("{usr}/readable"))
+            }
+        }
     }
 
     /// The attacker's program on the host.
@@ -153,6 +203,7 @@ impl Scene {
             let text = fs::read_to_string(self.host.path().join(name)).unwrap();
             assert_eq!(text, self.token, "{name} was changed");
         }
+        assert_eq!(image_in_store(&self.gateway), self.image, "the image was changed");
         self.gateway.stop();
     }
 }
@@ -184,6 +235,35 @@ pub(crate) fn random() -> String {
     let mut bytes = [0u8; 16];
     fs::File::open("/dev/urandom").unwrap().read_exact(&mut bytes).unwrap();
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The root directory of the one image in a store.
+fn root_in_store(dir: &Path) -> Option<PathBuf> {
+    if dir.join("bin/busybox").exists() {
+        return Some(dir.to_owned());
+    }
+    let below = fs::read_dir(dir).ok()?.flatten();
+    below
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .find_map(|entry| root_in_store(&entry.path()))
+}
+
+/// Everything of the image in a gateway's store, with what a change of it would change.
+fn image_in_store(gateway: &Served) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut dirs: Vec<_> = root_in_store(&gateway.data_dir().join("images")).into_iter().collect();
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).unwrap().map(Result::unwrap) {
+            let (path, meta) = (entry.path(), entry.metadata().unwrap());
+            let (ids, changed) = ((meta.uid(), meta.gid()), (meta.ctime(), meta.ctime_nsec()));
+            found.push(format!("{} {:o} {ids:?} {} {changed:?}", path.display(), meta.mode(), meta.len()));
+            if meta.is_dir() {
+                dirs.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) {

@@ -11,12 +11,12 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitiesSecureBits, UnshareFlags, unshare_unsafe};
 
 use super::message::{Failure, SandboxOrder, SlotReply, Step as _, receive, send};
-use super::template::{IMAGES, Template, copy_tree, make_devices};
+use super::template::{IMAGES, Template, copy_tree, devices_of_the_host, make_devices};
 use super::{child, idmap};
 use crate::native::cgroup::{CgroupFileError, SlotCgroup};
 use crate::native::layout::{IdMode, SlotIds, store_map_line};
@@ -205,15 +205,18 @@ impl Slot {
 
 /// Gives the slot's sandboxes inodes of their own where several sandboxes would share those of the launcher: who shares
 /// an inode can watch (inotify(7)) and lock (flock(2)) what the others use. An ordinary user cannot make device nodes:
-/// there the host's own are shared.
+/// there the host's own are shared, in a directory that is not.
 fn separate_inodes(ids: IdMode) -> Result<(), Failure> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
     rustix::mount::mount("overlay", "/faas", "overlay", flags, c"lowerdir=/faas:/empty,userxattr")
         .step("mount the guest agent")?;
-    match ids {
-        IdMode::OwnRanges => make_devices(Path::new("/dev")),
-        IdMode::OfUser { .. } => Ok(()),
+    let dev = Path::new("/dev");
+    let devices = devices_of_the_host();
+    if let IdMode::OfUser { .. } = ids {
+        // Each device is a mount there, which every sandbox would copy along with its own.
+        rustix::mount::unmount(dev, UnmountFlags::DETACH).step("unmount the launcher's dev")?;
     }
+    make_devices(dev, &devices)
 }
 
 /// Every namespace that clone3(2) makes; the time namespace is the slot's, and the cgroup namespace is the child's to

@@ -14,6 +14,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -86,7 +87,7 @@ pub(super) fn enter(setup: &LauncherSetup) -> Result<Template, Failure> {
         chown_tree(&skeleton, base).step("give the skeleton to the sandboxes")?;
     }
     let trees = host_trees(root)?;
-    make_devices(&root.join("dev"))?;
+    make_devices(&root.join("dev"), &devices_of_the_host())?;
     clone_tree(&setup.agent_dir, &root.join("faas"), false)?;
     rustix::mount::mount_bind_recursive("/proc", root.join("proc")).step("bind /proc")?;
     let images = match &setup.images_dir {
@@ -208,9 +209,34 @@ fn unescape(text: &str) -> PathBuf {
     PathBuf::from(std::ffi::OsString::from_vec(path))
 }
 
-/// Device nodes as in every container (OCI runtime specification, "Default Devices"), on a tmpfs that all sandboxes
-/// share and none can write to.
-pub(super) fn make_devices(dev: &Path) -> Result<(), Failure> {
+/// Device nodes as in every container (OCI runtime specification, "Default Devices"), by their major and minor numbers.
+const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// Mounts, nowhere yet, of those that are in `/dev`: for whoever can make none.
+pub(super) fn devices_of_the_host() -> [rustix::io::Result<OwnedFd>; 6] {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    DEVICES.map(|(name, ..)| rustix::mount::open_tree(rustix::fs::CWD, Path::new("/dev").join(name), clone))
+}
+
+/// Mounts a device of the host over `path`. A read-only mount keeps nobody from writing to a device, and everybody from
+/// changing its times.
+fn mount_device(device: &rustix::io::Result<OwnedFd>, path: &Path) -> Result<(), Failure> {
+    let step = || format!("bind {}", path.display());
+    fs::write(path, "").step(format!("make {}", path.display()))?;
+    let device = device.as_ref().map_err(|errno| *errno).step(step())?;
+    let mut attr = read_only();
+    attr.attr_set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    sys::mount_setattr(device, false, &attr).step(step())?;
+    rustix::mount::move_mount(device, "", rustix::fs::CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .step(step())
+}
+
+/// Makes a `/dev` with [`DEVICES`], a tmpfs that sandboxes cannot write to. `of_the_host` are those of the host.
+pub(super) fn make_devices(
+    dev: &Path,
+    of_the_host: &[rustix::io::Result<OwnedFd>; 6],
+) -> Result<(), Failure> {
     rustix::mount::mount(
         "dev",
         dev,
@@ -219,9 +245,7 @@ pub(super) fn make_devices(dev: &Path) -> Result<(), Failure> {
         c"mode=0755,size=64k",
     )
     .step("mount dev")?;
-    for (name, major, minor) in
-        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
-    {
+    for ((name, major, minor), device) in DEVICES.into_iter().zip(of_the_host) {
         let path = dev.join(name);
         let made = rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -232,11 +256,7 @@ pub(super) fn make_devices(dev: &Path) -> Result<(), Failure> {
         );
         match made {
             // In a user namespace there are no new devices, only the host's.
-            Err(rustix::io::Errno::PERM) => {
-                fs::write(&path, "").step(format!("make {}", path.display()))?;
-                rustix::mount::mount_bind(Path::new("/dev").join(name), &path)
-                    .step(format!("bind {}", path.display()))?;
-            }
+            Err(rustix::io::Errno::PERM) => mount_device(device, &path)?,
             other => {
                 other.step(format!("make {}", path.display()))?;
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).step("set a device's mode")?;
