@@ -23,7 +23,7 @@ find "$payload" -name __pycache__ -prune -exec rm -rf {} +
 # them, so in the guest all of it is at the same paths. Unit tests that touch no kernel have nothing to say of cgroup v2.
 target=${CARGO_TARGET_DIR:-$PWD/target}
 rust='(package(faas-gateway-server) & kind(test)) | (package(faas-executor) & not binary(docker) & not test(/^docker::/))'
-cargo nextest archive --quiet -p faas-gateway-server -p faas-executor --archive-file "$payload/faas/tests.tar.zst"
+cargo nextest archive --cargo-quiet -p faas-gateway-server -p faas-executor --archive-file "$payload/faas/tests.tar.zst"
 git ls-files -z | xargs -0 cp --parents -t "$(mkdir -p "$payload$PWD" && echo "$payload$PWD")"
 for recipe in alpine users python scratch; do
   archive=$(FAAS_CACHE_DIR=$cache images/archive.sh "$recipe")

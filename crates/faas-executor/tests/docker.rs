@@ -752,21 +752,27 @@ impl Drop for OwnEngine {
     }
 }
 
-/// Twenty executions, of which some run, some are being made and some wait, when the engine ends; it comes back.
+/// How many executions there are when an engine ends.
+const EXECUTIONS: usize = 50;
+
+/// Fifty executions, of which some have ended, some run, some are being made and some wait, when the engine ends; it
+/// comes back.
 async fn engine_ends_in_the_middle(signal: &str, transport: TransportChoice) {
     let own = OwnEngine::start();
     let gateway = Arc::new(Gateway::at(&own.host(), transport).await);
     gateway.shell("true").await;
     let mut all = JoinSet::new();
-    for n in 0..20 {
+    for n in 0..EXECUTIONS {
         let gateway = Arc::clone(&gateway);
         let spec = ExecuteSpec { timeout: Duration::from_secs(20), ..shell(&format!("sleep 1; echo {n}")) };
         all.spawn(async move { (n, gateway.run(spec).await) });
     }
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    own.signal(signal);
-    let mut failed = 0;
+    let (mut answered, mut failed) = (0, 0);
     while let Some(done) = all.join_next().await {
+        answered += 1;
+        if answered == 10 {
+            own.signal(signal);
+        }
         match done.unwrap() {
             (n, Ok(outcome)) if outcome.exit.signal.is_none() => {
                 assert_eq!(text(&outcome.stdout), format!("{n}\n"));
@@ -783,6 +789,7 @@ async fn engine_ends_in_the_middle(signal: &str, transport: TransportChoice) {
             }
         }
     }
+    assert_eq!(answered, EXECUTIONS);
     assert!(failed > 0, "the engine ended after all was done");
     own.script("restart", &[]);
     let begun = Instant::now();

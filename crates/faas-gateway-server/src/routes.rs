@@ -1,6 +1,8 @@
 //! The one table of routes. The contract at `/openapi.json` is made from it.
 
 use axum::Router;
+#[cfg(not(all(target_os = "linux", feature = "native")))]
+use axum::routing::any;
 use axum::routing::get;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -8,6 +10,8 @@ use utoipa_axum::routes;
 
 #[cfg(all(target_os = "linux", feature = "native"))]
 use crate::handlers::images;
+#[cfg(not(all(target_os = "linux", feature = "native")))]
+use crate::handlers::no_images;
 use crate::handlers::{capabilities, docs, execute, health, version};
 use crate::state::Shared;
 
@@ -28,6 +32,8 @@ fn contract() -> OpenApiRouter<Shared> {
 /// All routes: the contract and its documentation. What matches none is answered by [`crate::app`].
 pub(crate) fn router() -> Router<Shared> {
     let (router, _) = contract().split_for_parts();
+    #[cfg(not(all(target_os = "linux", feature = "native")))]
+    let router = router.route("/api/v1/images", any(no_images::refuse));
     router
         .route("/openapi.json", get(docs::openapi))
         .route("/docs", get(docs::to_index))

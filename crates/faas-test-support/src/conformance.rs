@@ -20,11 +20,12 @@
 /// }
 /// ```
 ///
-/// The first of these tests is `native::small::host::one`.
+/// The first of these tests is `native::small::host::one`. Attributes before a backend, `#[cfg(..)]` for example, are
+/// its module's.
 #[macro_export]
 macro_rules! conformance_suite {
-    ($($backend:ident => $run:path { $($list:ident: $($image:ident),+;)+ })+) => {
-        $(mod $backend { $crate::conformance_suite! { @lists $run { $($list: $($image),+;)+ } } })+
+    ($($(#[$attribute:meta])* $backend:ident => $run:path { $($list:ident: $($image:ident),+;)+ })+) => {
+        $($(#[$attribute])* mod $backend { $crate::conformance_suite! { @lists $run { $($list: $($image),+;)+ } } })+
     };
     (@lists $run:path { $($list:ident: $($image:ident),+;)+ }) => {
         $(mod $list { $crate::conformance_suite! { @images $run, $list: $($image),+ } })+

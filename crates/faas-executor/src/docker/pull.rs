@@ -124,6 +124,16 @@ fn what_to_do(status: u16, message: &str) -> &'static str {
     if says(&["no matching manifest", "does not match the specified platform"]) {
         return "the registry has it for other platforms alone";
     }
+    // Docker's words for a layer that is not what its digest promises, that ends too early, or that is no archive.
+    if says(&[
+        "verification failed",
+        "unexpected EOF",
+        "archive/tar",
+        "gzip: invalid",
+        "failed to register layer",
+    ]) {
+        return "the image is damaged there: push it again, or name another tag";
+    }
     if says(&["toomanyrequests", "rate limit"]) {
         return "try again later, or log in with `docker login`";
     }
@@ -155,6 +165,8 @@ mod tests {
             (500, "Get \"https://r/v2/\": dial tcp: lookup r: no such host", "docker load"),
             (500, "toomanyrequests: slow down", "try again later"),
             (400, "invalid reference format", "no name of an image"),
+            (500, "filesystem layer verification failed for digest sha256:ab", "damaged"),
+            (500, "archive/tar: invalid tar header", "damaged"),
             (500, "no matching manifest for linux/amd64 in the manifest list entries", "platforms"),
             (500, "what is this", "engine's log"),
         ] {

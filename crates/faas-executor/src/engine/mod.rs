@@ -18,7 +18,9 @@ use faas_guest_protocol::{ExitReport, Program};
 use faas_types::{Capabilities, ExecutionId, Network, RequestId, Runtime, RuntimeChoice, Timings, Usage};
 use tokio_util::task::TaskTracker;
 
-use crate::data_dir::{self, DataDir};
+#[cfg(all(target_os = "linux", feature = "native"))]
+use crate::data_dir;
+use crate::data_dir::DataDir;
 use crate::error::{EngineError, StartError};
 use crate::guest::Held;
 #[cfg(all(target_os = "linux", feature = "native"))]

@@ -1,14 +1,11 @@
-//! How each backend is started, and as whom; what may not be left of it.
+//! How a backend is started for a case; what may not be left of it.
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use faas_test_support::gateway::leftovers;
-use faas_test_support::needs;
-use faas_test_support::users::User;
 
 use super::stock::{self, Image};
 use super::subject::{Backend, Subject};
@@ -22,55 +19,22 @@ pub(crate) const GATEWAYS_OWN: &str = "FAAS_CONFORMANCE_GATEWAYS_OWN";
 /// How many small executions there are, where somebody says so.
 pub(crate) const EXECUTIONS: &str = "FAAS_CONFORMANCE_EXECUTIONS";
 
-pub(crate) fn native_rootful(image: &str, case: &str) {
-    needs!(Root, TestImages);
-    run(Backend::Native, Image::of(image), case, None);
-}
+#[cfg(feature = "native")]
+pub(crate) use super::native::{native_rootful, native_rootless, native_rootless_range};
 
-pub(crate) fn native_rootless(image: &str, case: &str) {
-    needs!(Root, TestImages);
-    run(Backend::Native, Image::of(image), case, Some(&User::make(false)));
-}
-
-pub(crate) fn native_rootless_range(image: &str, case: &str) {
-    needs!(Root, TestImages, Uidmap);
-    let user = User::make(true);
-    assert!(user.range().is_some(), "the user has no range");
-    run(Backend::Native, Image::of(image), case, Some(&user));
-}
-
+#[cfg(feature = "docker")]
 pub(crate) fn docker(image: &str, case: &str) {
-    needs!(Root, Docker);
-    run(Backend::Docker, Image::of(image), case, None);
+    faas_test_support::needs!(Root, Docker);
+    run(Backend::Docker, Image::of(image), case, |program, _dir| Command::new(program));
 }
 
-/// Runs one case in a process of its own, as `user` or root, in a directory that is gone afterwards.
-fn run(backend: Backend, image: Image, case: &str, user: Option<&User>) {
+/// Runs one case in a process of its own, in a directory that is gone afterwards. `prepare` is given this program and
+/// the directory, and says who runs it.
+pub(crate) fn run(backend: Backend, image: Image, case: &str, prepare: impl FnOnce(&Path, &Path) -> Command) {
     let dir = stock::open_dir();
     let home = dir.path().join("home");
-    let data = home.join("data");
-    fs::create_dir_all(&data).unwrap();
-    let program = std::env::current_exe().unwrap();
-    let mut command = match user {
-        Some(user) => {
-            // Where the user may read it.
-            let own = dir.path().join("program");
-            stock::link_or_copy(&program, &own);
-            if image != Image::Host {
-                stock::write_layout(image, &dir.path().join("layout"));
-            }
-            for path in [&home, &data] {
-                chown(path, Some(user.uid), Some(user.gid)).unwrap();
-            }
-            user.command(&own)
-        }
-        None => {
-            if backend == Backend::Native && image != Image::Host {
-                std::os::unix::fs::symlink(stock::shared_store(image), data.join("images")).unwrap();
-            }
-            Command::new(&program)
-        }
-    };
+    fs::create_dir_all(home.join("data")).unwrap();
+    let mut command = prepare(&std::env::current_exe().unwrap(), dir.path());
     command.args([RUN, backend.as_str(), image.recipe(), case]).arg(dir.path());
     command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     command.env(GATEWAYS_OWN, "private").env("HOME", &home).stdin(Stdio::null());

@@ -3,18 +3,25 @@
 //! Each test is `BACKEND::LIST::IMAGE::CASE`. What a backend cannot do is said by its capabilities: a case asks them
 //! and, where the thing is not there, wants the refusal or the weaker promise that stands in its place. Every test runs
 //! in a process of its own, as the user that the backend is for, and at its end nothing may be left.
-#![cfg(all(target_os = "linux", feature = "native", feature = "docker"))]
+//!
+//! A build with one runtime alone has the tests of that one.
+#![cfg(all(target_os = "linux", any(feature = "native", feature = "docker")))]
 #![expect(clippy::unwrap_used, reason = "helpers of tests, whose failure is the test's")]
 
 mod backends;
 mod cases;
+#[cfg(feature = "native")]
+mod native;
 mod stock;
+#[cfg(feature = "native")]
+mod store;
 mod subject;
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
 
-use faas_executor::{images, native};
+#[cfg(feature = "native")]
+use faas_executor::{images::unpack, native::launcher};
 
 macro_rules! shell {
     ($($then:tt)*) => { faas_test_support::conformance_cases! { $($then)* [
@@ -94,6 +101,7 @@ macro_rules! scratch {
 }
 
 faas_test_support::conformance_suite! {
+    #[cfg(feature = "native")]
     native_rootful => crate::backends::native_rootful {
         shell: host, alpine, python;
         busybox: alpine;
@@ -102,6 +110,7 @@ faas_test_support::conformance_suite! {
         language: host, python;
         scratch: scratch;
     }
+    #[cfg(feature = "native")]
     native_rootless => crate::backends::native_rootless {
         shell: host, alpine;
         busybox: alpine;
@@ -110,6 +119,7 @@ faas_test_support::conformance_suite! {
         language: host;
         scratch: scratch;
     }
+    #[cfg(feature = "native")]
     native_rootless_range => crate::backends::native_rootless_range {
         shell: alpine;
         busybox: alpine;
@@ -117,6 +127,7 @@ faas_test_support::conformance_suite! {
         interpreter: python;
         scratch: scratch;
     }
+    #[cfg(feature = "docker")]
     docker => crate::backends::docker {
         shell: alpine, python;
         busybox: alpine;
@@ -144,8 +155,10 @@ fn case(name: &str) -> subject::Case {
 /// This program is also the launcher and the unpack process of the backends, and one case of the suite.
 fn other_program(arguments: &[&OsStr]) -> Option<ExitCode> {
     match arguments {
-        [one] if *one == native::launcher::ARGUMENT => Some(native::launcher::main()),
-        [one] if *one == images::unpack::ARGUMENT => Some(images::unpack::main()),
+        #[cfg(feature = "native")]
+        [one] if *one == launcher::ARGUMENT => Some(launcher::main()),
+        #[cfg(feature = "native")]
+        [one] if *one == unpack::ARGUMENT => Some(unpack::main()),
         [first, rest @ ..] if *first == backends::RUN => Some(backends::run_case(rest)),
         _ => None,
     }

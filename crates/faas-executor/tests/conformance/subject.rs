@@ -7,7 +7,9 @@ use std::pin::Pin;
 use std::process::Command;
 use std::time::Duration;
 
+#[cfg(feature = "docker")]
 use faas_executor::docker::{DockerConfig, TransportChoice};
+#[cfg(feature = "native")]
 use faas_executor::images::ImageStoreConfig;
 use faas_executor::sandbox::Limits;
 use faas_executor::{
@@ -18,7 +20,9 @@ use faas_test_support::gateway::leftovers;
 use faas_types::{ErrorCode, LimitSupport, Network, RequestId, Runtime, RuntimeCapabilities, RuntimeChoice};
 
 use super::backends;
-use super::stock::{self, Image};
+use super::stock::Image;
+#[cfg(feature = "native")]
+use super::store;
 
 /// How long something may take that is waited for. Not a measure of anything.
 pub(crate) const SETTLE: Duration = Duration::from_secs(60);
@@ -68,9 +72,11 @@ impl Subject {
     /// Starts it on `dir/home/data`; an image that is not in its store is taken in from `dir/layout`.
     pub(crate) async fn start(backend: Backend, image: Image, dir: &Path) -> Self {
         let data_dir = dir.join("home/data");
+        #[cfg(feature = "native")]
         let own_program = std::env::current_exe().unwrap();
-        let no_program = PathBuf::from("/bin/false");
+        #[cfg(feature = "native")]
         let native = backend == Backend::Native;
+        #[cfg(feature = "docker")]
         let docker = || DockerConfig {
             host: backends::docker_host().parse().unwrap(),
             transport: TransportChoice::Auto,
@@ -79,9 +85,13 @@ impl Subject {
         };
         let engine = Engine::start(EngineConfig {
             data_dir: data_dir.clone(),
-            docker: (!native).then(docker),
-            launcher_exe: if native { own_program.clone() } else { no_program },
+            #[cfg(feature = "docker")]
+            docker: (backend == Backend::Docker).then(docker),
+            #[cfg(feature = "native")]
+            launcher_exe: if native { own_program.clone() } else { "/bin/false".into() },
+            #[cfg(feature = "native")]
             native_slots: 2,
+            #[cfg(feature = "native")]
             images: ImageStoreConfig::new(own_program),
             pull: PullPolicy::Never,
             default_runtime: RuntimeChoice::Auto,
@@ -94,8 +104,9 @@ impl Subject {
         let runtime = backend.runtime();
         let capabilities = engine.capabilities().await.runtimes.remove(&runtime).unwrap();
         assert!(capabilities.available, "{capabilities:?}");
+        #[cfg(feature = "native")]
         if native && image != Image::Host && engine.images().get(image.name()).unwrap().is_none() {
-            stock::import(engine.images(), image, &dir.join("layout")).await;
+            store::import(engine.images(), image, &dir.join("layout")).await;
         }
         let gateway_id = fs::read_to_string(data_dir.join("gateway-id")).unwrap().trim().to_owned();
         let entries = entries(&data_dir);

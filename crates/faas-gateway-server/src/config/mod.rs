@@ -46,6 +46,10 @@ pub const MIN_PIDS: u32 = 4;
 /// The smallest disk a sandbox can be given, in MiB: below that a file system has no room for files.
 pub const MIN_DISK_MB: u64 = 4;
 
+/// The image for requests that name none, where no other is configured: one that a runtime of this build has.
+const DEFAULT_IMAGE: &str =
+    if cfg!(all(target_os = "linux", feature = "native")) { "host" } else { "alpine" };
+
 /// Why the configuration cannot be used. One line each.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -238,7 +242,7 @@ impl Config {
         let images = images(&options, surroundings)?;
         let pull = options.pull.unwrap_or_default().into();
         let cores = u64::from(surroundings.host.cpu_millicores / 1000).max(1);
-        let default_image = options.default_image.unwrap_or_else(|| "host".to_owned());
+        let default_image = options.default_image.unwrap_or_else(|| DEFAULT_IMAGE.to_owned());
         if let Some(reason) = crate::validate::image_problem(&default_image) {
             return Err(ConfigError::Value { option: "default_image", reason });
         }

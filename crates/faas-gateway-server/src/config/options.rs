@@ -46,7 +46,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME", value_parser = runtime_choice)]
     pub runtime: Option<RuntimeChoice>,
 
-    /// The image for requests that name none. Default: host
+    /// The image for requests that name none. Default: host, or `alpine` in a build without the native runtime
     #[arg(long, value_name = "IMAGE")]
     pub default_image: Option<String>,
 

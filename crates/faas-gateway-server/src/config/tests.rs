@@ -45,7 +45,8 @@ fn nothing_given_is_the_documented_defaults() {
     let config = config(&[], &[]).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.data_dir.to_str(), Some("/var/lib/faas"));
-    assert_eq!((config.default_image.as_str(), config.log_filter.as_str()), ("host", "info"));
+    let image = if cfg!(feature = "native") { "host" } else { "alpine" };
+    assert_eq!((config.default_image.as_str(), config.log_filter.as_str()), (image, "info"));
     assert_eq!((config.max_concurrent, config.max_queued), (16, 1024));
     #[cfg(feature = "native")]
     assert_eq!(config.native_slots, 8);

@@ -6,4 +6,6 @@ pub(crate) mod execute;
 pub(crate) mod health;
 #[cfg(all(target_os = "linux", feature = "native"))]
 pub(crate) mod images;
+#[cfg(not(all(target_os = "linux", feature = "native")))]
+pub(crate) mod no_images;
 pub(crate) mod version;
