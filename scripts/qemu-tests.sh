@@ -35,7 +35,7 @@ cp "$(command -v cargo-nextest)" "$payload/faas/"
 # The guest has no TypeScript SDK, and no Docker engine.
 command='cd /faas &&
   export PYTHONPATH=/faas/site-packages:/faas/sdk/python FAAS_GATEWAY_BIN=/faas/faas-gateway-server PYTHONDONTWRITEBYTECODE=1 &&
-  export FAAS_FAIL_ON_SKIP=1 FAAS_CACHE_DIR='$cache' &&
+  export FAAS_FAIL_ON_SKIP=1 NEXTEST_HIDE_PROGRESS_BAR=1 CARGO_TERM_COLOR=never FAAS_CACHE_DIR='$cache' &&
   grep -q memory /sys/fs/cgroup/cgroup.controllers &&
   { mkdir -p /unpacked '$(dirname "$target")' && ln -s /unpacked/target '$target' &&
     ./cargo-nextest nextest run --archive-file tests.tar.zst --extract-to /unpacked --workspace-remap '$PWD' \

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.server
 import re
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -118,3 +120,35 @@ def serve(*, with_login: bool = False) -> Iterator[Registry]:
             Gateway.running.discard(registry.process.pid)
     finally:
         shutil.rmtree(directory)
+
+
+@contextlib.contextmanager
+def proxy(registry: Registry) -> Iterator[tuple[str, list[str]]]:
+    """A proxy that asks this registry whatever host it is asked for: its address, and the URLs that it was asked."""
+    asked: list[str] = []
+
+    class Proxy(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            parts = urlsplit(self.path)
+            headers = {name: value for name, value in self.headers.items() if name.lower() in ("accept", "range")}
+            answer = raw.request(registry.url, "GET", f"{parts.path}?{parts.query}", headers=headers)
+            self.send_response(answer.status)
+            for name in ("content-type", "docker-content-digest"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
+            self.send_header("content-length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """It says nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            serving.join()

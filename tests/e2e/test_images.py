@@ -442,6 +442,35 @@ def test_without_certificate_authorities_plain_http_works_and_https_says_what_it
     assert "ca-certificates" in problem["detail"]
 
 
+def test_a_registry_is_asked_through_the_proxy_of_the_environment(start, registry, root):
+    name = registry.push(oci.Image([root], CONFIG), "behind")
+    elsewhere = name.replace(registry.name, "registry.invalid:80")
+    with registries.proxy(registry) as (address, asked):
+        # `localhost` and its like are asked without one.
+        through = {"HTTP_PROXY": address, "http_proxy": address, "NO_PROXY": "", "no_proxy": ""}
+        gateway = start(None, "--insecure-registries", "registry.invalid:80", environment=through)
+        assert pull(gateway, elsewhere).status == 201
+        with FaaSClient(gateway.url) as client:
+            assert client.execute("echo here", image=elsewhere).stdout == "here\n"
+    assert any(line.startswith("http://registry.invalid/v2/behind/blobs/") for line in asked), asked
+
+
+def test_a_slow_pull_takes_no_place_of_an_execution(start):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"localhost:{silent.getsockname()[1]}"
+        gateway = start(None, "--insecure-registries", host, "--max-concurrent", "1")
+        with ThreadPoolExecutor() as waiting, FaaSClient(gateway.url, retry=ONCE) as client:
+            slow = [waiting.submit(client.execute, "true", image=f"{host}/slow:{tag}") for tag in range(3)]
+            asked, _ = silent.accept()
+            assert client.execute("echo here").stdout == "here\n"
+            assert not any(call.done() for call in slow)
+            asked.close()
+            silent.close()
+            for call in slow:
+                with pytest.raises(ImageUnavailableError):
+                    call.result()
+
+
 def test_a_policy_of_never_pulls_nothing(start, registry, root):
     name = registry.push(oci.Image([root], CONFIG), "never")
     gateway = start(None, "--insecure-registries", registry.name, "--pull", "never")

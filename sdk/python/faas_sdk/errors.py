@@ -100,6 +100,9 @@ class APIError(FaaSError):
     def __str__(self) -> str:
         text = f"{self.code or 'no code'} ({self.status}): {self.detail}"
         for error in self.errors:
+            # With one field alone the detail is its message.
+            if error.message in self.detail:
+                continue
             text += f"; {error.pointer or 'body'}: {error.message}"
         if self.request_id is not None:
             text += f" [request {self.request_id}]"

@@ -97,7 +97,9 @@ export class APIError extends FaaSError {
 }
 
 function describe(problem: Problem): string {
-  const fields = problem.errors.map((error) => `; ${error.pointer || "body"}: ${error.message}`).join("");
+  // With one field alone the detail is its message.
+  const further = problem.errors.filter((error) => !problem.detail.includes(error.message));
+  const fields = further.map((error) => `; ${error.pointer || "body"}: ${error.message}`).join("");
   const request = problem.requestId === null ? "" : ` [request ${problem.requestId}]`;
   return `${problem.code ?? "no code"} (${problem.status}): ${problem.detail}${fields}${request}`;
 }
