@@ -46,6 +46,14 @@ def test_each_code_has_its_class(caller, stub, status, code, name):
     assert str(error) == f"{code} ({status}): this is {code} [request req-9]"
 
 
+def test_a_fields_message_is_said_once(caller, stub):
+    fields = [{"pointer": "/image", "message": "this is invalid_request"}, {"pointer": "", "message": "and more"}]
+    stub.replies(Reply(status=422, json=problem(422, "invalid_request", errors=fields)))
+    with pytest.raises(APIError) as caught:
+        caller.execute("x")
+    assert str(caught.value) == "invalid_request (422): this is invalid_request; body: and more [request req-9]"
+
+
 def test_the_table_of_classes_is_whole():
     assert set(BY_CODE) == {code for _, code, _ in CODES}
 

@@ -54,6 +54,18 @@ describe("each code has its class", () => {
   });
 });
 
+test("a field's message is said once", async ({ client, stub }) => {
+  const errors = [
+    { pointer: "/image", message: "this is invalid_request" },
+    { pointer: "", message: "and more" },
+  ];
+  stub.replies({ status: 422, json: problem(422, "invalid_request", { errors }) });
+  const error = await rejection(client.execute("x"));
+  expect(error).toMatchObject({
+    message: "invalid_request (422): this is invalid_request; body: and more [request req-9]",
+  });
+});
+
 test("the table of classes is whole", () => {
   expect(new Set(BY_CODE.keys())).toEqual(new Set(CODES.map(([, code]) => code)));
 });
