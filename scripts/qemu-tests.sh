@@ -37,9 +37,9 @@ command='cd /faas &&
   export PYTHONPATH=/faas/site-packages:/faas/sdk/python FAAS_GATEWAY_BIN=/faas/faas-gateway-server PYTHONDONTWRITEBYTECODE=1 &&
   export FAAS_FAIL_ON_SKIP=1 NEXTEST_HIDE_PROGRESS_BAR=1 CARGO_TERM_COLOR=never FAAS_CACHE_DIR='$cache' &&
   grep -q memory /sys/fs/cgroup/cgroup.controllers &&
-  { mkdir -p /unpacked '$(dirname "$target")' && ln -s /unpacked/target '$target' &&
+  { python3 -m pytest -q -ra --color=no -p no:cacheprovider -k "not typescript" --ignore-glob="*/test_docker*.py" tests/e2e
+    e2e=$?
+    mkdir -p /unpacked '$(dirname "$target")' && ln -s /unpacked/target '$target' &&
     ./cargo-nextest nextest run --archive-file tests.tar.zst --extract-to /unpacked --workspace-remap '$PWD' \
-      --profile qemu --test-threads 2 --status-level fail -E "'$rust'"; rust=$?
-    python3 -m pytest -q -ra --color=no -p no:cacheprovider -k "not typescript" --ignore=tests/e2e/test_docker.py tests/e2e &&
-    exit $rust; }'
+      --profile qemu --test-threads 2 --status-level all --final-status-level fail -E "'$rust'" && exit $e2e; }'
 scripts/qemu-guest.sh "$cache" "$payload" "$command"
