@@ -89,6 +89,16 @@ def start(mode: User | None, _keep_orphans_in_sight: None) -> Iterator[Callable[
             running.stop_and_check()
 
 
+@pytest.fixture(scope="session")
+def engine(_root: None) -> str:
+    """Where the Docker engine for tests listens."""
+    host = os.environ.get("FAAS_TEST_DOCKER_HOST")
+    if not host:
+        needs.skip("docker", "FAAS_TEST_DOCKER_HOST is not set (scripts/test-engine.sh starts an engine)", "tests/e2e")
+        raise AssertionError("unreachable")
+    return host
+
+
 @pytest.fixture
 def client(gateway: Gateway) -> Iterator[FaaSClient]:
     with FaaSClient(gateway.url) as client:

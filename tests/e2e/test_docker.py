@@ -5,7 +5,6 @@ What a sandbox does is tested in crates/faas-executor/tests/docker.rs; here is w
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import threading
@@ -23,23 +22,12 @@ from faas_sdk import (
 )
 
 import leftovers
-import needs
 import raw
 from gateway import Gateway
 
 pytestmark = pytest.mark.modes("root")
 
 ONCE = RetryPolicy(max_retries=0)
-
-
-@pytest.fixture(scope="session")
-def engine(_root: None) -> str:
-    """Where the engine for tests listens."""
-    host = os.environ.get("FAAS_TEST_DOCKER_HOST")
-    if not host:
-        needs.skip("docker", "FAAS_TEST_DOCKER_HOST is not set (scripts/test-engine.sh starts an engine)", "tests/e2e")
-        raise AssertionError("unreachable")
-    return host
 
 
 def containers(engine: str, gateway: Gateway) -> list[str]:

@@ -16,6 +16,7 @@ pub(super) const FOREIGN: [&str; 13] = [
     "FAAS_ALLOWED_SKIPS",
     "FAAS_BASE_URL",
     "FAAS_CACHE_DIR",
+    "FAAS_CONFORMANCE_EXECUTIONS",
     "FAAS_FAIL_ON_SKIP",
     "FAAS_FUZZ_SECONDS",
     "FAAS_GATEWAY_BIN",
