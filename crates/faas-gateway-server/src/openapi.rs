@@ -114,7 +114,8 @@ pub fn openapi_json() -> String {
 }
 
 /// Fails when a checked-in file is not what the code makes; `FAAS_UPDATE=1` writes it anew.
-#[cfg(all(test, target_os = "linux", feature = "native", feature = "docker"))]
+#[cfg(test)]
+#[cfg(all(target_os = "linux", feature = "native", feature = "docker"))]
 pub(crate) fn assert_checked_in(path: &str, made: &str) {
     let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
     #[expect(clippy::disallowed_methods, reason = "a switch of tests, not a setting of the server")]
