@@ -15,8 +15,7 @@ command=$3
 # The guest's packages. What run-tests.sh wants of a machine, less compilers.
 packages=python3,mount,hostname,e2fsprogs,runc,busybox-static,git,mawk,util-linux,procps,iproute2,kmod,uidmap,perl,passwd,bubblewrap,nodejs
 packages=$packages,apache2-utils,curl,golang-github-containers-common,xz-utils,zstd,skopeo,umoci,docker-registry
-# The Rust tests make test images and compile little programs.
-packages=$packages,gcc,libc6-dev,mmdebstrap,ca-certificates
+packages=$packages,ca-certificates
 timeout_s=${FAAS_QEMU_TIMEOUT_S:-5400}
 memory_mb=${FAAS_QEMU_MEMORY_MB:-4096}
 
