@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::error::BenchError;
-use crate::report::Report;
+use crate::report::{Report, Table};
 
 /// A ratio beyond this, in the worse direction, is marked.
 const REGRESSION: f64 = 1.10;
@@ -81,16 +81,17 @@ fn load(path: &Path) -> Result<Report, BenchError> {
 }
 
 fn lines(before: &Report, after: &Report) -> Vec<Line> {
+    let key = |table: &Table| (table.title.clone(), table.concurrency, table.pause_ms);
     let mut lines = Vec::new();
     for table in &before.tables {
-        let other =
-            after.tables.iter().find(|t| (t.concurrency, t.pause_ms) == (table.concurrency, table.pause_ms));
+        let other = after.tables.iter().find(|t| key(t) == key(table));
         for series in &table.series {
             let Some(now) = other.and_then(|table| table.series.iter().find(|s| s.name == series.name))
             else {
                 continue;
             };
-            let at = format!("{} at {}, pause {}", series.name, table.concurrency, table.pause_ms);
+            let title = if table.title.is_empty() { String::new() } else { format!("{}: ", table.title) };
+            let at = format!("{title}{} at {}, pause {}", series.name, table.concurrency, table.pause_ms);
             for (what, before, after) in [
                 ("p50", series.summary.p50_us, now.summary.p50_us),
                 ("p99", series.summary.p99_us, now.summary.p99_us),
@@ -116,7 +117,9 @@ fn lines(before: &Report, after: &Report) -> Vec<Line> {
 
 #[cfg(test)]
 mod tests {
-    use super::Line;
+    use super::{Line, lines};
+    use crate::report::{Layer, Report, Series, Table};
+    use crate::stats::summarise;
 
     fn line(before: f64, after: f64, less_is_better: bool) -> Line {
         Line { name: String::new(), unit: String::new(), before, after, less_is_better }
@@ -129,5 +132,28 @@ mod tests {
         assert!(!line(100.0, 200.0, false).worse());
         assert!(line(200.0, 100.0, false).worse());
         assert!(!line(0.0, 0.0, true).worse());
+    }
+
+    #[test]
+    fn tables_of_one_title_are_compared() {
+        let table = |title: &str, ns| {
+            let series = Series {
+                name: "ours".to_owned(),
+                layer: Layer::Ours,
+                per_second: 0.0,
+                server_create_p50_us: None,
+                server_exec_p50_us: None,
+                summary: summarise(&[ns]),
+            };
+            Table { title: title.to_owned(), concurrency: 1, pause_ms: 0, series: vec![series] }
+        };
+        let report = |tables| Report { tables, ..Report::new("x") };
+        let before = report(vec![table("small", 1000), table("large", 2000), table("gone", 3000)]);
+        let after = report(vec![table("large", 5000), table("small", 4000)]);
+        let lines = lines(&before, &after);
+        let found: Vec<_> = lines.iter().map(|line| (line.name.as_str(), line.before, line.after)).collect();
+        assert_eq!(found[0], ("small: ours at 1, pause 0: p50", 1.0, 4.0));
+        assert_eq!(found[2], ("large: ours at 1, pause 0: p50", 2.0, 5.0));
+        assert_eq!(found.len(), 4);
     }
 }

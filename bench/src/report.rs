@@ -42,6 +42,9 @@ pub(crate) struct Series {
 /// All variants at one concurrency, with or without a pause.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Table {
+    /// What it is of, where a bench has several.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) title: String,
     pub(crate) concurrency: usize,
     pub(crate) pause_ms: u64,
     pub(crate) series: Vec<Series>,
@@ -167,7 +170,8 @@ impl Table {
         } else {
             format!("{} ms between", self.pause_ms)
         };
-        println!("\n{} at once, {pause}; milliseconds; 'of ours' = its p50 / ours", self.concurrency);
+        let title = if self.title.is_empty() { String::new() } else { format!("{}; ", self.title) };
+        println!("\n{title}{} at once, {pause}; milliseconds; 'of ours' = its p50 / ours", self.concurrency);
         println!(
             "{:<28} {:<5} {:>6} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9}",
             "variant", "layer", "n", "p50", "p90", "p99", "min", "1/s", "of ours"

@@ -89,7 +89,7 @@ pub(crate) fn measure(
         });
     }
     let pause_ms = pause.map_or(0, |pause| pause.as_millis() as u64);
-    Ok(Table { concurrency, pause_ms, series })
+    Ok(Table { title: String::new(), concurrency, pause_ms, series })
 }
 
 struct Shared<'a> {

@@ -63,7 +63,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<bool, BenchError> {
         let share = series.per_second / first_rate(&times) * 100.0;
         report.figure(&format!("{}: requests per second, of bare axum's", series.name), share, "%", false);
     }
-    report.tables.push(Table { concurrency: WORKERS, pause_ms: 0, series });
+    report.tables.push(Table { title: String::new(), concurrency: WORKERS, pause_ms: 0, series });
     gateway.stop()?;
     report.leftover.extend(leftover::on_machine(&marks)?);
     report.finish(&args.results)
