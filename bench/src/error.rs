@@ -23,6 +23,12 @@ pub(crate) enum BenchError {
     /// The Docker engine is not what the bench needs.
     #[error("Docker engine: {0}")]
     Engine(String),
+    /// An image could not be made.
+    #[error("image: {0}")]
+    Image(String),
+    /// The file system that a bench runs in could not be made.
+    #[error("disk: {0}")]
+    Disk(String),
     /// A result could not be written or read as JSON.
     #[error("{}: {source}", path.display())]
     Json { path: PathBuf, source: serde_json::Error },

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::BenchError;
 use crate::floor::{self, Floor};
+use crate::tree::{self, Tree};
 
 /// One thing to do and to time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub(crate) enum Order {
     Spawn { argv: Vec<String>, stdout: Option<String> },
     /// One of the floors; `scratch` is an empty directory to mount on.
     Floor { floor: Floor, scratch: PathBuf },
+    /// Start programs one after the other, which unpack an image below `dir`. It is made before and removed afterwards;
+    /// the files in `root` must be those of `tree`.
+    Unpack { dir: PathBuf, steps: Vec<Vec<String>>, root: PathBuf, tree: Tree },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,7 +63,19 @@ fn carry_out(order: &Order) -> Result<u64, String> {
         Order::Floor { floor: Floor::Spawn, .. } => spawn(&["/usr/bin/true".to_owned()], None),
         Order::Floor { floor, scratch } => floor::run(*floor, scratch),
         Order::Spawn { argv, stdout } => spawn(argv, stdout.as_deref()),
+        Order::Unpack { dir, steps, root, tree } => unpack(dir, steps, root, tree),
     }
+}
+
+/// What was written before is on the disk when the clock starts; comparing and removing files is off the clock.
+fn unpack(dir: &Path, steps: &[Vec<String>], root: &Path, tree: &Tree) -> Result<u64, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", dir.display());
+    std::fs::create_dir(dir).map_err(failed)?;
+    tree::sync(dir).map_err(failed)?;
+    let took = steps.iter().map(|argv| spawn(argv, None)).sum::<Result<u64, String>>();
+    let checked = took.and_then(|took| tree.check(root).map(|()| took));
+    std::fs::remove_dir_all(dir).map_err(failed)?;
+    checked
 }
 
 /// Starts a program and waits until it has ended with 0; its time in nanoseconds.
@@ -138,5 +154,28 @@ impl Drop for Helper {
         if let Err(error) = self.child.wait() {
             eprintln!("faas-bench: helper process: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unpack;
+    use crate::tree::Tree;
+
+    #[test]
+    fn what_was_unpacked_is_compared_and_removed() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (dir, root) = (scratch.path().join("run"), scratch.path().join("run/root"));
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let root_text = root.to_string_lossy().into_owned();
+        let steps = [words(&["mkdir", &root_text]), words(&["mkdir", &format!("{root_text}/made")])];
+        let wanted = scratch.path().join("wanted");
+        std::fs::create_dir_all(wanted.join("made")).unwrap();
+        let tree = Tree::of(&wanted).unwrap();
+        assert!(unpack(&dir, &steps, &root, &tree).unwrap() > 0);
+        assert!(!dir.exists());
+        let reason = unpack(&dir, &steps[..1], &root, &tree).unwrap_err();
+        assert!(reason.contains("entries: 0"), "{reason}");
+        assert!(!dir.exists());
     }
 }

@@ -20,6 +20,8 @@ pub(crate) fn facts() -> BTreeMap<String, String> {
     add("bwrap", first_line("bwrap", &["--version"]));
     add("runc", first_line("runc", &["--version"]));
     add("docker", first_line("docker", &["version", "--format", "{{.Server.Version}}"]));
+    add("skopeo", first_line("skopeo", &["--version"]));
+    add("umoci", first_line("umoci", &["--version"]));
     add("python3", first_line("/usr/bin/python3", &["--version"]));
     facts
 }

@@ -1,7 +1,9 @@
 //! An HTTP/1.1 client over one kept connection, small enough not to be what is measured.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::error::BenchError;
@@ -27,6 +29,11 @@ impl Connection {
         Ok(Self { stream, address, buffer: Vec::with_capacity(8192) })
     }
 
+    /// A new connection to the same server.
+    pub(crate) fn again(&self) -> Result<Self, BenchError> {
+        Self::open(self.address)
+    }
+
     /// A whole request, ready to be sent again and again.
     pub(crate) fn request(&self, method: &str, path: &str, json: Option<&str>) -> Vec<u8> {
         let host = self.address;
@@ -43,6 +50,23 @@ impl Connection {
     /// Sends a request made by [`Connection::request`] and reads the whole answer.
     pub(crate) fn send(&mut self, request: &[u8]) -> Result<Answer, BenchError> {
         self.stream.write_all(request).map_err(answer)?;
+        self.receive()
+    }
+
+    /// Sends a tar file as the body of a request and reads the whole answer.
+    pub(crate) fn post_file(&mut self, path: &str, file: &Path) -> Result<Answer, BenchError> {
+        let mut body = File::open(file).map_err(BenchError::io(file))?;
+        let length = body.metadata().map_err(BenchError::io(file))?.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/x-tar\r\ncontent-length: {length}\r\n\r\n",
+            self.address
+        );
+        self.stream.write_all(head.as_bytes()).map_err(answer)?;
+        std::io::copy(&mut body, &mut self.stream).map_err(answer)?;
+        self.receive()
+    }
+
+    fn receive(&mut self) -> Result<Answer, BenchError> {
         self.buffer.clear();
         let head = loop {
             if let Some(at) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -56,6 +80,8 @@ impl Connection {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
         });
+        // An answer without a body has no length either.
+        let length = length.or_else(|| (status == Some(204)).then_some(0));
         let (Some(status), Some(length)) = (status, length) else {
             return Err(BenchError::Answer(format!("no status or no content-length in {text:?}")));
         };

@@ -6,6 +6,7 @@
 mod bench;
 mod cgroup;
 mod compare;
+mod disk;
 mod engine;
 mod error;
 mod floor;
@@ -13,6 +14,8 @@ mod gateway;
 mod helper;
 mod host;
 mod http;
+mod image;
+mod import;
 mod leftover;
 mod live;
 mod peer;
@@ -20,6 +23,7 @@ mod proc;
 mod report;
 mod schedule;
 mod stats;
+mod tree;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,6 +64,8 @@ enum Bench {
     Memory,
     /// What the server holds before and after many executions.
     Growth,
+    /// An image from an archive to a root directory, beside `skopeo copy` and `umoci unpack`.
+    Unpack,
     /// Requests per second on a route that does nothing, beside a bare axum server.
     Gateway,
 }
@@ -75,7 +81,7 @@ struct RunArgs {
     /// The directory for the result files.
     #[arg(long)]
     results: PathBuf,
-    /// Measured runs of each variant; of docker a tenth of it.
+    /// Measured runs of each variant; of docker a tenth of it, of `unpack` a twentieth.
     #[arg(long, default_value_t = 200)]
     n: usize,
     /// How many at once; several with commas between.
@@ -113,6 +119,7 @@ fn main() -> ExitCode {
                     Bench::WarmExec => bench::docker::warm(&args),
                     Bench::Memory => bench::memory::run(&args),
                     Bench::Growth => bench::growth::run(&args),
+                    Bench::Unpack => bench::unpack::run(&args),
                     Bench::Gateway => bench::gateway::run(&args),
                 };
                 match result {

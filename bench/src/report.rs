@@ -164,6 +164,11 @@ impl Report {
 }
 
 impl Table {
+    /// The median of a variant.
+    pub(crate) fn p50_us(&self, name: &str) -> Option<f64> {
+        self.series.iter().find(|series| series.name == name).map(|series| series.summary.p50_us)
+    }
+
     fn print(&self) {
         let pause = if self.pause_ms == 0 {
             "back-to-back".to_owned()

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::error::BenchError;
 use crate::helper::{Helper, Order};
 use crate::http::Connection;
+use crate::import::Import;
 use crate::live::Live;
 use crate::report::{Layer, Series, Table};
 use crate::stats::summarise;
@@ -26,6 +27,8 @@ pub(crate) enum Work {
     Execute { body: String, stdout: String },
     /// `true` in a container that is there, through its guest agent.
     Live(Arc<Live>),
+    /// An image added to the server's store, and removed again.
+    Import(Import),
 }
 
 /// One line of the table.
@@ -186,16 +189,19 @@ impl Tools {
         Ok(Self { helper: Helper::start()?, connection: address.map(Connection::open).transpose()? })
     }
 
+    fn connection(&mut self) -> Result<&mut Connection, BenchError> {
+        self.connection.as_mut().ok_or_else(|| BenchError::Helper("no server to connect to".to_owned()))
+    }
+
     fn once(&mut self, variant: &Variant, worker: usize, times: &mut Times) -> Result<(), BenchError> {
         match &variant.work {
             Work::Helper(orders) => {
                 times.ns.push(self.helper.carry_out(&variant.name, &orders[worker % orders.len()])?)
             }
             Work::Live(live) => times.ns.push(live.run_true(worker)?),
+            Work::Import(import) => times.ns.push(import.once(self.connection()?)?),
             Work::Execute { body, stdout } => {
-                let Some(connection) = &mut self.connection else {
-                    return Err(BenchError::Helper("no server to connect to".to_owned()));
-                };
+                let connection = self.connection()?;
                 let request = connection.request("POST", "/api/v1/execute", Some(body));
                 let begin = Instant::now();
                 let answer = connection.send(&request)?;

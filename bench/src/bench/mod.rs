@@ -5,6 +5,7 @@ pub(crate) mod docker;
 pub(crate) mod gateway;
 pub(crate) mod growth;
 pub(crate) mod memory;
+pub(crate) mod unpack;
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -4,6 +4,7 @@
 pub(crate) mod bwrap;
 pub(crate) mod docker;
 pub(crate) mod runc;
+pub(crate) mod umoci;
 
 use std::process::{Command, Stdio};
 
