@@ -66,6 +66,8 @@ enum Bench {
     Growth,
     /// An image from an archive to a root directory, beside `skopeo copy` and `umoci unpack`.
     Unpack,
+    /// Ephemeral `true` over HTTP in images of the store with 1 and with 40 layers, beside the same in `host`.
+    PresentImage,
     /// Requests per second on a route that does nothing, beside a bare axum server.
     Gateway,
 }
@@ -120,6 +122,7 @@ fn main() -> ExitCode {
                     Bench::Memory => bench::memory::run(&args),
                     Bench::Growth => bench::growth::run(&args),
                     Bench::Unpack => bench::unpack::run(&args),
+                    Bench::PresentImage => bench::present_image::run(&args),
                     Bench::Gateway => bench::gateway::run(&args),
                 };
                 match result {

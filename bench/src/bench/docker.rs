@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::cold::{PAUSE, warm_up};
-use super::{marks, peer_name, scratch};
+use super::cold::warm_up;
+use super::{marks, measure_all, peer_name, scratch};
 use crate::RunArgs;
 use crate::engine::{Engine, IMAGE};
 use crate::error::BenchError;
@@ -14,7 +14,7 @@ use crate::helper::Order;
 use crate::leftover::{self, Baseline};
 use crate::live::Live;
 use crate::report::{Layer, Report, Table};
-use crate::schedule::{Variant, Work, measure};
+use crate::schedule::{Variant, Work};
 
 fn variant(name: &str, layer: Layer, n: usize, work: Work) -> Variant {
     Variant { name: name.to_owned(), layer, work, n }
@@ -42,21 +42,6 @@ fn compare(report: &mut Report, peer: &str) {
     for (name, ratio) in figures {
         report.figure(&name, ratio, "times", false);
     }
-}
-
-fn measure_all(
-    report: &mut Report,
-    args: &RunArgs,
-    variants: &[Variant],
-    address: Option<std::net::SocketAddr>,
-) -> Result<(), BenchError> {
-    let pauses = if args.no_pause { vec![None] } else { vec![None, Some(PAUSE)] };
-    for &concurrency in &args.concurrency {
-        for &pause in &pauses {
-            report.tables.push(measure(variants, address, concurrency.max(1), pause)?);
-        }
-    }
-    Ok(())
 }
 
 /// Bench `cold_docker`.

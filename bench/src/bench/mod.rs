@@ -5,14 +5,19 @@ pub(crate) mod docker;
 pub(crate) mod gateway;
 pub(crate) mod growth;
 pub(crate) mod memory;
+pub(crate) mod present_image;
 pub(crate) mod unpack;
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 
+use crate::RunArgs;
 use crate::error::BenchError;
 use crate::gateway::Gateway;
+use crate::report::Report;
+use crate::schedule::{Variant, measure};
 
 /// A directory for one bench that mapped users of a peer can traverse; removed at the end.
 pub(crate) fn scratch() -> Result<TempDir, BenchError> {
@@ -32,6 +37,22 @@ fn marks(scratch: &TempDir, gateway: &Gateway) -> Vec<String> {
         marks.push(format!("faas-{}", id.trim()));
     }
     marks
+}
+
+/// Measures all variants at each concurrency, back-to-back and with a pause between.
+fn measure_all(
+    report: &mut Report,
+    args: &RunArgs,
+    variants: &[Variant],
+    address: Option<SocketAddr>,
+) -> Result<(), BenchError> {
+    let pauses = if args.no_pause { vec![None] } else { vec![None, Some(cold::PAUSE)] };
+    for &concurrency in &args.concurrency {
+        for &pause in &pauses {
+            report.tables.push(measure(variants, address, concurrency.max(1), pause)?);
+        }
+    }
+    Ok(())
 }
 
 /// The name of something of a peer's on this machine.

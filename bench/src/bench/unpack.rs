@@ -19,7 +19,7 @@ use crate::schedule::{Variant, Work, measure};
 use crate::tree::Tree;
 
 /// Layers of the image that has many.
-const LAYERS: usize = 40;
+pub(super) const LAYERS: usize = 40;
 
 const OURS: &str = "faas images import";
 const PEER: &str = "skopeo copy, umoci unpack";
