@@ -1,6 +1,7 @@
 //! A file system of the bench's own, in a file: ext4 as Debian makes it. What others on the machine write is not waited
 //! for there, and what earlier runs removed costs later ones nothing: ext4 without a journal, which some virtual machines
-//! have, looks for minutes at every inode that was freed before it takes one (`recently_deleted` in fs/ext4/ialloc.c).
+//! have, passes over inodes that were freed a short while ago each time it makes a file (`recently_deleted` in
+//! fs/ext4/ialloc.c).
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
