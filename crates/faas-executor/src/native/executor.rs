@@ -278,9 +278,9 @@ impl NativeExecutor {
         agent: UnixStream,
     ) -> Result<(u32, OwnedFd, Option<Arc<Promise>>), SandboxError> {
         if let Some(cgroup) = &slot.cgroup {
-            cgroup.begin().map_err(|error| match error.source.kind() {
-                // Its directory is gone: so is the slot.
-                io::ErrorKind::NotFound => SandboxError::Create {
+            cgroup.begin().map_err(|error| match error.source.raw_os_error() {
+                // Its directory is gone, perhaps between opening a file and reading it (ENODEV): so is the slot.
+                Some(libc::ENOENT | libc::ENODEV) => SandboxError::Create {
                     step: "begin with a slot".to_owned(),
                     source: io::Error::new(io::ErrorKind::UnexpectedEof, error.to_string()),
                 },
