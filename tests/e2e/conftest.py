@@ -8,6 +8,7 @@ with a range of them; where the machine has cgroup v2, as one to whom a cgroup i
 from __future__ import annotations
 
 import os
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from faas_sdk.client import FaaSClient
 
 import leftovers
 import needs
-from gateway import Gateway
+import registry as registries
+from gateway import REPOSITORY, Gateway
 from users import User, delegate, has_controllers, make_user
 
 
@@ -30,6 +32,21 @@ def _keep_orphans_in_sight() -> None:
 def _root() -> None:
     if os.geteuid() != 0:
         needs.skip("root", "not root", "tests/e2e")
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An archive of a root with busybox, as images/alpine.sh makes it."""
+    path = tmp_path_factory.mktemp("images") / "root.tar"
+    subprocess.run([REPOSITORY / "images/alpine.sh", path], check=True, capture_output=True)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def registry(_root: None) -> Iterator[registries.Registry]:
+    """A registry that all tests push to, each to repositories of its own."""
+    with registries.serve() as running:
+        yield running
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import socketserver
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -28,8 +27,7 @@ import engine as engines
 import leftovers
 import oci
 import raw
-import registry as registries
-from gateway import REPOSITORY, Gateway
+from gateway import Gateway
 from users import User
 
 pytestmark = pytest.mark.modes("root")
@@ -157,20 +155,6 @@ def test_an_engine_that_is_stopped_in_the_middle_costs_answers_and_nothing_else(
         works(gateway)
         is_clean(own.host, gateway)
         gateway.stop_and_check()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An archive of a root with busybox, as images/alpine.sh makes it."""
-    path = tmp_path_factory.mktemp("images") / "root.tar"
-    subprocess.run([REPOSITORY / "images/alpine.sh", path], check=True, capture_output=True)
-    return path.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def registry(_root: None) -> Iterator[registries.Registry]:
-    with registries.serve() as running:
-        yield running
 
 
 @pytest.fixture

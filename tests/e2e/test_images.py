@@ -25,27 +25,13 @@ import leftovers
 import oci
 import raw
 import registry as registries
-from gateway import REPOSITORY, Gateway, program, readable
+from gateway import Gateway, program, readable
 from registry import Registry
 from users import User
 
 ONCE = RetryPolicy(max_retries=0)
 TAR = {"content-type": "application/x-tar"}
 CONFIG = {"Env": ["PATH=/bin", "GREETING=hello"], "WorkingDir": "/var", "Entrypoint": ["/no/such/entrypoint"]}
-
-
-@pytest.fixture(scope="session")
-def root(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An archive of a root with busybox, as images/alpine.sh makes it."""
-    path = tmp_path_factory.mktemp("images") / "root.tar"
-    subprocess.run([REPOSITORY / "images/alpine.sh", path], check=True, capture_output=True)
-    return path.read_bytes()
-
-
-@pytest.fixture(scope="session")
-def registry(_root: None) -> Iterator[Registry]:
-    with registries.serve() as running:
-        yield running
 
 
 @pytest.fixture

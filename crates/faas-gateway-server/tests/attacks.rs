@@ -64,53 +64,39 @@ macro_rules! tests {
     };
 }
 
+macro_rules! everything {
+    ($standing:ident) => {
+        groups! { judged $standing }
+        tests! { $standing agent:
+            whoever_ends_the_agent_loses_its_own_sandbox_alone
+            #[cfg(target_arch = "x86_64")]
+            a_forged_answer_is_believed_of_the_forger_alone
+            #[cfg(target_arch = "x86_64")]
+            a_forged_error_writes_no_line_of_the_log
+            the_agent_answers_whoever_is_outside
+            input_files_stay_inside
+            a_strict_umask_of_the_starter_does_not_matter
+        }
+        tests! { $standing neighbours:
+            nothing_of_another_sandbox_can_be_reached
+            sandboxes_of_two_gateways_have_ids_of_their_own
+            what_one_sandbox_takes_up_the_others_and_the_host_still_have
+            what_the_kernel_keeps_for_a_sandbox_is_on_its_account
+            harm_stays_with_whoever_does_it
+            a_full_file_system_is_an_error_and_no_more_than_was_given
+            locks_on_what_all_share_are_each_sandboxs_own
+            nobody_is_watched_over_what_all_share
+        }
+    };
+}
+
 mod rootful {
-    groups! { judged Rootful }
-    tests! { Rootful agent:
-        whoever_ends_the_agent_loses_its_own_sandbox_alone
-        #[cfg(target_arch = "x86_64")]
-        a_forged_answer_is_believed_of_the_forger_alone
-        #[cfg(target_arch = "x86_64")]
-        a_forged_error_writes_no_line_of_the_log
-        the_agent_answers_whoever_is_outside
-        input_files_stay_inside
-        a_strict_umask_of_the_starter_does_not_matter
-    }
-    tests! { Rootful neighbours:
-        nothing_of_another_sandbox_can_be_reached
-        sandboxes_of_two_gateways_have_ids_of_their_own
-        what_one_sandbox_takes_up_the_others_and_the_host_still_have
-        what_the_kernel_keeps_for_a_sandbox_is_on_its_account
-        harm_stays_with_whoever_does_it
-        a_full_file_system_is_an_error_and_no_more_than_was_given
-        locks_on_what_all_share_are_each_sandboxs_own
-        nobody_is_watched_over_what_all_share
-    }
+    everything! { Rootful }
 }
 
 /// Everything again: there are no cgroups, and no ids but the user's own.
 mod one_id {
-    groups! { judged OneId }
-    tests! { OneId agent:
-        whoever_ends_the_agent_loses_its_own_sandbox_alone
-        #[cfg(target_arch = "x86_64")]
-        a_forged_answer_is_believed_of_the_forger_alone
-        #[cfg(target_arch = "x86_64")]
-        a_forged_error_writes_no_line_of_the_log
-        the_agent_answers_whoever_is_outside
-        input_files_stay_inside
-        a_strict_umask_of_the_starter_does_not_matter
-    }
-    tests! { OneId neighbours:
-        nothing_of_another_sandbox_can_be_reached
-        sandboxes_of_two_gateways_have_ids_of_their_own
-        what_one_sandbox_takes_up_the_others_and_the_host_still_have
-        what_the_kernel_keeps_for_a_sandbox_is_on_its_account
-        harm_stays_with_whoever_does_it
-        a_full_file_system_is_an_error_and_no_more_than_was_given
-        locks_on_what_all_share_are_each_sandboxs_own
-        nobody_is_watched_over_what_all_share
-    }
+    everything! { OneId }
 }
 
 /// What ids make a difference to. The rest is made as with one id: without cgroups, with a tmpfs for a disk, by the same
