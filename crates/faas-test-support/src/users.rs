@@ -112,16 +112,27 @@ impl User {
 impl Drop for User {
     fn drop(&mut self) {
         let _lock = lock();
-        if !std::thread::panicking() {
-            return run("userdel", &[&self.name]);
-        }
-        // A test has failed and its message is what counts. Processes of the user may be about to end.
+        // userdel(8) refuses while a process has the user's id or one of its range, and one may be about to end.
+        let mut said = String::new();
         let left = crate::gateway::leftovers::eventually(|| {
-            let output = Command::new("userdel").arg(&self.name).output();
-            let is_gone = output.is_ok_and(|output| output.status.success());
-            (!is_gone).then(|| self.name.clone()).into_iter().collect()
+            match Command::new("userdel").arg(&self.name).stdin(Stdio::null()).output() {
+                Ok(output) if output.status.success() => Vec::new(),
+                Ok(output) => {
+                    said = String::from_utf8_lossy(&output.stderr).into_owned();
+                    vec![self.name.clone()]
+                }
+                Err(error) => {
+                    said = error.to_string();
+                    vec![self.name.clone()]
+                }
+            }
         });
-        left.iter().for_each(|name| eprintln!("the user {name} is left"));
+        match left.as_slice() {
+            [] => {}
+            // A test has failed, and its message is what counts.
+            _ if std::thread::panicking() => eprintln!("{} is left: {said}", self.name),
+            _ => panic!("{} is left: {said}", self.name),
+        }
     }
 }
 
