@@ -314,8 +314,11 @@ async fn memory_and_pids_are_limited(gateway: &Gateway) {
     let outcome = gateway.run(spec).await;
     match outcome {
         Ok(outcome) => {
-            assert_eq!(text(&outcome.stdout), "137\n");
-            assert!(outcome.oom_killed, "the kernel killed a process for want of memory");
+            assert!(outcome.oom_killed, "the kernel killed a process for want of memory: {outcome:?}");
+            // It may take the shell too, before that can tell.
+            if outcome.exit.signal != Some(9) {
+                assert_eq!(text(&outcome.stdout), "137\n", "{outcome:?}");
+            }
         }
         // The kernel may take the agent, whatever it was told.
         Err(error) => assert!(error.to_string().contains("memory"), "{error}"),
