@@ -1,8 +1,10 @@
 //! The seam: what every backend can be asked to do, and how it refuses what it cannot.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use faas_types::{Network, Runtime, RuntimeCapabilities, SandboxId, Usage};
+use serde::{Deserialize, Serialize};
 
 use crate::guest::AgentStream;
 
@@ -23,6 +25,75 @@ pub struct Limits {
 /// The name of the image that is the host's own programs. The native runtime alone has it, and no registry does.
 pub const HOST_IMAGE: &str = "host";
 
+/// How long a sandbox and its files are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Lifetime {
+    /// Until it is destroyed, or the server ends.
+    #[default]
+    Server,
+    /// From [`SandboxExecutor::keep`] on until it is removed, whatever becomes of the server. Its files stay when it is
+    /// stopped.
+    Lasting,
+}
+
+/// What a backend needs to find a lasting sandbox again. Kept by the caller, who does not look inside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SandboxRecord(pub serde_json::Value);
+
+/// What became of a lasting sandbox while no server looked after it.
+#[derive(Debug)]
+pub enum Found {
+    /// It runs, or is paused.
+    Live {
+        /// To be used from now on as if it had been made just now; without a connection to its agent.
+        handle: SandboxHandle,
+        /// Whether its processes are stopped where they are ([`SandboxExecutor::pause`]).
+        paused: bool,
+    },
+    /// Its processes are gone, its files are there: [`SandboxExecutor::revive`] begins anew with them.
+    Stopped {
+        /// What ended it, as far as can be told.
+        reason: String,
+    },
+    /// Nothing of it is there.
+    Gone {
+        /// What ended it, as far as can be told.
+        reason: String,
+    },
+}
+
+/// What a sandbox uses now, as far as its backend can tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Measures {
+    /// CPU time of all of its processes since it was made or started.
+    pub cpu_us: Option<u64>,
+    /// Memory that is charged to it.
+    pub memory_bytes: Option<u64>,
+    /// The most there was.
+    pub memory_peak_bytes: Option<u64>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+    /// What its files take, those of its image aside.
+    pub disk_bytes: Option<u64>,
+    /// Bytes that came in over its network, loopback aside.
+    pub network_received_bytes: Option<u64>,
+    /// Bytes that went out.
+    pub network_sent_bytes: Option<u64>,
+}
+
+/// Something on the host that bears this gateway's mark and that nobody owns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leak {
+    /// What it is: `cgroup`, `process`, `mount`, `directory`, `container`, ...
+    pub kind: &'static str,
+    /// Its path, number or name on the host.
+    pub name: String,
+}
+
+/// Resolves when a sandbox has ended, whoever ended it; says how, as far as that can be told.
+pub type Ended = std::pin::Pin<Box<dyn Future<Output = String> + Send>>;
+
 /// A sandbox to be made.
 #[derive(Clone, Debug)]
 pub struct SandboxSpec {
@@ -37,6 +108,8 @@ pub struct SandboxSpec {
     pub limits: Limits,
     /// What it can reach.
     pub network: Network,
+    /// How long it is there.
+    pub lifetime: Lifetime,
 }
 
 impl SandboxSpec {
@@ -50,6 +123,7 @@ impl SandboxSpec {
             stored: None,
             limits,
             network,
+            lifetime: Lifetime::Server,
         }
     }
 }
@@ -220,4 +294,68 @@ pub trait SandboxExecutor: Send + Sync {
 
     /// Ends it, whatever its state, and removes all that was made for it. Returns when nothing is left.
     fn destroy(&self, sandbox: SandboxHandle) -> impl Future<Output = Result<(), SandboxError>> + Send;
+
+    /// What [`SandboxExecutor::adopt`] finds a lasting sandbox by. The caller has put it away safely before
+    /// [`SandboxExecutor::keep`].
+    fn record(&self, sandbox: &SandboxHandle) -> Result<SandboxRecord, SandboxError>;
+
+    /// From here on the sandbox, made with [`Lifetime::Lasting`], goes on without the server. Until then it ends with
+    /// the server, as any other. What the server is ended by afterwards makes no difference: its own end, a signal, the
+    /// launcher's end.
+    fn keep(&self, sandbox: &SandboxHandle) -> impl Future<Output = Result<(), SandboxError>> + Send;
+
+    /// Finds a lasting sandbox that an earlier server made. `spec` is the one that it was made from, its image leased
+    /// again. The backend was started with its record, and has left it alone since.
+    fn adopt(
+        &self,
+        spec: &SandboxSpec,
+        record: &SandboxRecord,
+    ) -> impl Future<Output = Result<Found, SandboxError>> + Send;
+
+    /// Ends all processes of a lasting sandbox, whatever its state, and keeps its files. What is in memory goes:
+    /// `/dev/shm`, `/run`, and `/tmp` where that is in memory. Returns when they have ended, with the record for
+    /// [`SandboxExecutor::revive`].
+    fn halt(
+        &self,
+        sandbox: SandboxHandle,
+    ) -> impl Future<Output = Result<SandboxRecord, SandboxError>> + Send;
+
+    /// Makes a sandbox over the files of one that was stopped or has ended; it lasts after [`SandboxExecutor::keep`],
+    /// as after [`SandboxExecutor::create`], and has a new record. When this fails, or its future is dropped, the files
+    /// are there as before.
+    fn revive(
+        &self,
+        spec: &SandboxSpec,
+        record: &SandboxRecord,
+    ) -> impl Future<Output = Result<SandboxHandle, SandboxError>> + Send;
+
+    /// Removes whatever there is of a lasting sandbox that nobody has a handle of: stopped, failed, or half made by a
+    /// server that was killed, with or without a record. Nothing there is as good.
+    fn remove(
+        &self,
+        id: &SandboxId,
+        record: Option<&SandboxRecord>,
+    ) -> impl Future<Output = Result<(), SandboxError>> + Send;
+
+    /// Gives a sandbox that runs other limits of memory, CPU time and processes. A memory limit below what it holds is
+    /// refused, and nothing is changed; `disk_bytes` must be as it was.
+    fn set_limits(
+        &self,
+        sandbox: &SandboxHandle,
+        limits: &Limits,
+    ) -> impl Future<Output = Result<(), SandboxError>> + Send;
+
+    /// Tells when it has ended. It holds nothing of the sandbox, and any number may be asked for.
+    fn ended(&self, sandbox: &SandboxHandle) -> Result<Ended, SandboxError>;
+
+    /// What it uses now.
+    fn measure(&self, sandbox: &SandboxHandle)
+    -> impl Future<Output = Result<Measures, SandboxError>> + Send;
+
+    /// What is on the host with this gateway's mark and is neither a sandbox that somebody has a handle of, nor one of
+    /// `lasting`, nor held ready by the backend itself, nor on its way out.
+    fn leaks(
+        &self,
+        lasting: &BTreeSet<SandboxId>,
+    ) -> impl Future<Output = Result<Vec<Leak>, SandboxError>> + Send;
 }

@@ -1,6 +1,6 @@
 //! `DockerExecutor`: an engine behind the seam.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use bollard::models::ContainerUpdateBody;
 use bollard::query_parameters::InspectContainerOptions;
 #[cfg(all(target_os = "linux", feature = "native"))]
 use bytes::Bytes;
-use faas_types::{LimitSupport, LimitsSupport, Runtime, RuntimeCapabilities};
+use faas_types::{LimitSupport, LimitsSupport, Runtime, RuntimeCapabilities, SandboxId};
 #[cfg(all(target_os = "linux", feature = "native"))]
 use futures_util::stream::BoxStream;
 
@@ -32,7 +32,10 @@ use crate::error::StartError;
 use crate::guest::AgentStream;
 #[cfg(all(target_os = "linux", feature = "native"))]
 use crate::images::{Elsewhere, ImageError};
-use crate::sandbox::{Account, BackendHandle, SandboxError, SandboxExecutor, SandboxHandle, SandboxSpec};
+use crate::sandbox::{
+    Account, BackendHandle, Ended, Found, Leak, Limits, Measures, SandboxError, SandboxExecutor,
+    SandboxHandle, SandboxRecord, SandboxSpec,
+};
 
 /// How long a shutdown waits for containers to be removed.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
@@ -59,12 +62,17 @@ pub struct DockerExecutor {
 }
 
 impl DockerExecutor {
-    /// Puts the guest agent in place and begins to look for the engine, which need not be there. `places` is how many
-    /// containers there are at most at once. Must be called within a Tokio runtime.
+    /// Puts the guest agent in place and begins to look for the engine, which need not be there. `lasting` are sandboxes
+    /// of an earlier server, which are left alone. `places` is how many containers there are at most at once. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// [`StartError::Io`] when the agent cannot be put into the data directory.
-    pub fn start(data_dir: &DataDir, config: DockerConfig, places: usize) -> Result<Self, StartError> {
+    pub fn start(
+        data_dir: &DataDir,
+        config: DockerConfig,
+        lasting: Vec<(SandboxId, Option<SandboxRecord>)>,
+        places: usize,
+    ) -> Result<Self, StartError> {
         let agent_dir = agent_binary::install(&data_dir.private("docker")?)?;
         let (gateway, path) = (data_dir.gateway_id().clone(), data_dir.path().to_owned());
         let shared = Arc::new(Shared::new(config, gateway, path, agent_dir, places));
@@ -327,5 +335,49 @@ impl SandboxExecutor for DockerExecutor {
             #[cfg(all(target_os = "linux", feature = "native"))]
             BackendHandle::Native(_) => Err(foreign()),
         }
+    }
+
+    fn record(&self, _sandbox: &SandboxHandle) -> Result<SandboxRecord, SandboxError> {
+        Err(unsupported("lasting sandboxes", "this version has none"))
+    }
+
+    async fn keep(&self, _sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        Err(unsupported("lasting sandboxes", "this version has none"))
+    }
+
+    async fn adopt(&self, _spec: &SandboxSpec, _record: &SandboxRecord) -> Result<Found, SandboxError> {
+        Err(unsupported("lasting sandboxes", "this version has none"))
+    }
+
+    async fn halt(&self, _sandbox: SandboxHandle) -> Result<SandboxRecord, SandboxError> {
+        Err(unsupported("lasting sandboxes", "this version has none"))
+    }
+
+    async fn revive(
+        &self,
+        _spec: &SandboxSpec,
+        _record: &SandboxRecord,
+    ) -> Result<SandboxHandle, SandboxError> {
+        Err(unsupported("lasting sandboxes", "this version has none"))
+    }
+
+    async fn remove(&self, _id: &SandboxId, _record: Option<&SandboxRecord>) -> Result<(), SandboxError> {
+        Err(unsupported("lasting sandboxes", "this version has none"))
+    }
+
+    async fn set_limits(&self, _sandbox: &SandboxHandle, _limits: &Limits) -> Result<(), SandboxError> {
+        Err(unsupported("lasting sandboxes", "this version has none"))
+    }
+
+    fn ended(&self, _sandbox: &SandboxHandle) -> Result<Ended, SandboxError> {
+        Err(unsupported("lasting sandboxes", "this version has none"))
+    }
+
+    async fn measure(&self, _sandbox: &SandboxHandle) -> Result<Measures, SandboxError> {
+        Err(unsupported("lasting sandboxes", "this version has none"))
+    }
+
+    async fn leaks(&self, _lasting: &BTreeSet<SandboxId>) -> Result<Vec<Leak>, SandboxError> {
+        Err(unsupported("lasting sandboxes", "this version has none"))
     }
 }

@@ -1,8 +1,8 @@
 //! The backends of one engine and the choice among them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use faas_types::{LimitSupport, LimitsSupport, Runtime, RuntimeCapabilities, RuntimeChoice};
+use faas_types::{LimitSupport, LimitsSupport, Runtime, RuntimeCapabilities, RuntimeChoice, SandboxId};
 
 use super::EngineConfig;
 use crate::data_dir::DataDir;
@@ -12,7 +12,10 @@ use crate::error::StartError;
 use crate::guest::AgentStream;
 #[cfg(all(target_os = "linux", feature = "native"))]
 use crate::native::{NativeConfig, NativeExecutor, NativeStartError};
-use crate::sandbox::{Account, SandboxError, SandboxExecutor, SandboxHandle, SandboxSpec};
+use crate::sandbox::{
+    Account, Ended, Found, Leak, Limits, Measures, SandboxError, SandboxExecutor, SandboxHandle,
+    SandboxRecord, SandboxSpec,
+};
 
 /// One backend that runs. An enum, since there are few and a trait object could not have async methods.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +65,78 @@ impl Backend<'_> {
     pub(super) async fn destroy(self, sandbox: SandboxHandle) -> Result<(), SandboxError> {
         each!(self, backend => backend.destroy(sandbox).await)
     }
+
+    pub(super) async fn pause(self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        each!(self, backend => backend.pause(sandbox).await)
+    }
+
+    pub(super) async fn resume(self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        each!(self, backend => backend.resume(sandbox).await)
+    }
+
+    pub(super) fn record(self, sandbox: &SandboxHandle) -> Result<SandboxRecord, SandboxError> {
+        each!(self, backend => backend.record(sandbox))
+    }
+
+    pub(super) async fn keep(self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        each!(self, backend => backend.keep(sandbox).await)
+    }
+
+    pub(super) async fn adopt(
+        self,
+        spec: &SandboxSpec,
+        record: &SandboxRecord,
+    ) -> Result<Found, SandboxError> {
+        each!(self, backend => backend.adopt(spec, record).await)
+    }
+
+    pub(super) async fn halt(self, sandbox: SandboxHandle) -> Result<SandboxRecord, SandboxError> {
+        each!(self, backend => backend.halt(sandbox).await)
+    }
+
+    pub(super) async fn revive(
+        self,
+        spec: &SandboxSpec,
+        record: &SandboxRecord,
+    ) -> Result<SandboxHandle, SandboxError> {
+        each!(self, backend => backend.revive(spec, record).await)
+    }
+
+    pub(super) async fn remove(
+        self,
+        id: &SandboxId,
+        record: Option<&SandboxRecord>,
+    ) -> Result<(), SandboxError> {
+        each!(self, backend => backend.remove(id, record).await)
+    }
+
+    pub(super) async fn set_limits(
+        self,
+        sandbox: &SandboxHandle,
+        limits: &Limits,
+    ) -> Result<(), SandboxError> {
+        each!(self, backend => backend.set_limits(sandbox, limits).await)
+    }
+
+    pub(super) fn ended(self, sandbox: &SandboxHandle) -> Result<Ended, SandboxError> {
+        each!(self, backend => backend.ended(sandbox))
+    }
+
+    pub(super) async fn measure(self, sandbox: &SandboxHandle) -> Result<Measures, SandboxError> {
+        each!(self, backend => backend.measure(sandbox).await)
+    }
+
+    pub(super) async fn leaks(self, lasting: &BTreeSet<SandboxId>) -> Result<Vec<Leak>, SandboxError> {
+        each!(self, backend => backend.leaks(lasting).await)
+    }
+}
+
+/// A lasting sandbox that an earlier server left, which a backend leaves alone until it is adopted or removed.
+#[derive(Clone, Debug)]
+pub(super) struct Lasting {
+    pub(super) runtime: Runtime,
+    pub(super) id: SandboxId,
+    pub(super) record: Option<SandboxRecord>,
 }
 
 /// All backends: each runs, or there is a reason why not.
@@ -80,14 +155,22 @@ impl Backends {
     pub(super) async fn start(
         data_dir: &DataDir,
         config: &EngineConfig,
+        lasting: &[Lasting],
         #[cfg(all(target_os = "linux", feature = "native"))] images_dir: std::path::PathBuf,
     ) -> Result<Self, StartError> {
+        let of = |runtime| {
+            let its = lasting.iter().filter(move |sandbox| sandbox.runtime == runtime);
+            its.map(|sandbox| (sandbox.id.clone(), sandbox.record.clone())).collect::<Vec<_>>()
+        };
         Ok(Self {
             #[cfg(all(target_os = "linux", feature = "native"))]
-            native: start_native(data_dir, config, images_dir).await?,
+            native: start_native(data_dir, config, of(Runtime::Native), images_dir).await?,
             #[cfg(feature = "docker")]
             docker: match config.docker.clone() {
-                Some(docker) => Some(DockerExecutor::start(data_dir, docker, config.max_concurrent)?),
+                Some(docker) => {
+                    let places = config.max_concurrent;
+                    Some(DockerExecutor::start(data_dir, docker, of(Runtime::Docker), places)?)
+                }
                 None => None,
             },
         })
@@ -160,12 +243,14 @@ impl Backends {
 async fn start_native(
     data_dir: &DataDir,
     config: &EngineConfig,
+    lasting: Vec<(SandboxId, Option<SandboxRecord>)>,
     images_dir: std::path::PathBuf,
 ) -> Result<Result<NativeExecutor, String>, StartError> {
     let native = NativeConfig {
         launcher_exe: config.launcher_exe.clone(),
         spare_slots: config.native_slots,
         images_dir: Some(images_dir),
+        lasting,
     };
     match NativeExecutor::start(data_dir, native).await {
         Ok(executor) => Ok(Ok(executor)),

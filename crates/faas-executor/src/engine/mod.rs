@@ -175,9 +175,9 @@ impl Engine {
         #[cfg(all(target_os = "linux", feature = "native"))]
         let images = ImageStore::open(&data_dir.private(data_dir::IMAGES)?, config.images.clone()).await?;
         #[cfg(all(target_os = "linux", feature = "native"))]
-        let backends = Backends::start(&data_dir, &config, images.images_dir()).await?;
+        let backends = Backends::start(&data_dir, &config, &[], images.images_dir()).await?;
         #[cfg(not(all(target_os = "linux", feature = "native")))]
-        let backends = Backends::start(&data_dir, &config).await?;
+        let backends = Backends::start(&data_dir, &config, &[]).await?;
         let permits = Permits::new(config.max_concurrent, config.max_queued);
         Ok(Self {
             inner: Arc::new(Inner {

@@ -1,6 +1,6 @@
 //! `NativeExecutor`: the native runtime behind the seam.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use faas_types::{LimitSupport, LimitsSupport, Network, Runtime, RuntimeCapabilities};
+use faas_types::{LimitSupport, LimitsSupport, Network, Runtime, RuntimeCapabilities, SandboxId};
 use rustix::process::Signal;
 
 use super::cgroup::{CgroupFileError, CgroupHost, CgroupPlan, SlotCgroup};
@@ -27,8 +27,8 @@ use crate::error::StartError;
 use crate::guest::{AgentStream, connect};
 use crate::images::ImageLease;
 use crate::sandbox::{
-    Account, BackendHandle, HOST_IMAGE, ImageDefaults, SandboxError, SandboxExecutor, SandboxHandle,
-    SandboxSpec, Unsupported,
+    Account, BackendHandle, Ended, Found, HOST_IMAGE, ImageDefaults, Leak, Limits, Measures, SandboxError,
+    SandboxExecutor, SandboxHandle, SandboxRecord, SandboxSpec, Unsupported,
 };
 
 /// The part of a sandbox's handle that is this backend's.
@@ -82,6 +82,8 @@ pub(crate) struct NativeConfig {
     pub(crate) spare_slots: usize,
     /// The directory that holds the root file systems of images, one below it each.
     pub(crate) images_dir: Option<PathBuf>,
+    /// Lasting sandboxes of an earlier server, which are to be left alone.
+    pub(crate) lasting: Vec<(SandboxId, Option<SandboxRecord>)>,
 }
 
 /// Why there is no native runtime.
@@ -642,6 +644,50 @@ impl SandboxExecutor for NativeExecutor {
             Some(cgroup) => cgroup.lift_cpu_limit().map_err(cgroup_error),
             None => Ok(()),
         }
+    }
+
+    fn record(&self, _sandbox: &SandboxHandle) -> Result<SandboxRecord, SandboxError> {
+        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    }
+
+    async fn keep(&self, _sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    }
+
+    async fn adopt(&self, _spec: &SandboxSpec, _record: &SandboxRecord) -> Result<Found, SandboxError> {
+        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    }
+
+    async fn halt(&self, _sandbox: SandboxHandle) -> Result<SandboxRecord, SandboxError> {
+        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    }
+
+    async fn revive(
+        &self,
+        _spec: &SandboxSpec,
+        _record: &SandboxRecord,
+    ) -> Result<SandboxHandle, SandboxError> {
+        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    }
+
+    async fn remove(&self, _id: &SandboxId, _record: Option<&SandboxRecord>) -> Result<(), SandboxError> {
+        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    }
+
+    async fn set_limits(&self, _sandbox: &SandboxHandle, _limits: &Limits) -> Result<(), SandboxError> {
+        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    }
+
+    fn ended(&self, _sandbox: &SandboxHandle) -> Result<Ended, SandboxError> {
+        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    }
+
+    async fn measure(&self, _sandbox: &SandboxHandle) -> Result<Measures, SandboxError> {
+        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    }
+
+    async fn leaks(&self, _lasting: &BTreeSet<SandboxId>) -> Result<Vec<Leak>, SandboxError> {
+        Err(Self::refuse("lasting sandboxes", "this version has none"))
     }
 }
 

@@ -68,7 +68,7 @@ async fn a_paused_sandbox_uses_no_cpu_time_and_goes_on_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let data_dir = DataDir::open(&dir.path().join("data")).unwrap();
     let launcher_exe = std::env::current_exe().unwrap();
-    let config = NativeConfig { launcher_exe, spare_slots: 1, images_dir: None };
+    let config = NativeConfig { launcher_exe, spare_slots: 1, images_dir: None, lasting: Vec::new() };
     let executor = NativeExecutor::start(&data_dir, config).await.unwrap();
     let (sandbox, run) = busy(&executor).await;
     until_it_uses_more(&executor, &sandbox, 50_000).await;
