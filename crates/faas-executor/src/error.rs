@@ -7,6 +7,7 @@ use crate::engine::ExecutionOutcome;
 #[cfg(all(target_os = "linux", feature = "native"))]
 use crate::images::{ImageError, ImageErrorKind};
 use crate::sandbox::SandboxError;
+use crate::store::StoreError;
 
 /// Why an execution gave no result.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,24 @@ pub enum EngineError {
         /// How many wait.
         waiting: usize,
     },
+    /// There is no such thing, or it is another tenant's.
+    #[error("{what} is not there")]
+    NotFound {
+        /// What, with its id.
+        what: String,
+    },
+    /// The state of the instance does not allow it.
+    #[error(transparent)]
+    Illegal(#[from] crate::state::Illegal),
+    /// There are as many instances as there may be.
+    #[error("there are {most} instances already, as many as there may be here (the option max_instances)")]
+    TooManyInstances {
+        /// How many there may be.
+        most: usize,
+    },
+    /// The store did not do what it was asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The engine is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -61,8 +80,29 @@ impl EngineError {
                 .find(|code| *code != ErrorCode::RuntimeUnavailable)
                 .unwrap_or(ErrorCode::RuntimeUnavailable),
             Self::Overloaded { .. } | Self::ShuttingDown => ErrorCode::Overloaded,
+            Self::NotFound { .. } => ErrorCode::NotFound,
+            Self::Illegal(_) => ErrorCode::Conflict,
+            Self::TooManyInstances { .. } => ErrorCode::QuotaExceeded,
+            Self::Store(error) => code_of_store(error),
             Self::Timeout { .. } => ErrorCode::ExecutionTimeout,
         }
+    }
+}
+
+const fn code_of_store(error: &StoreError) -> ErrorCode {
+    match error {
+        StoreError::Unreachable { .. } => ErrorCode::Overloaded,
+        StoreError::Full { .. } => ErrorCode::InsufficientStorage,
+        StoreError::NameTaken { .. } | StoreError::Exists { .. } | StoreError::Stale => ErrorCode::Conflict,
+        StoreError::Text => ErrorCode::InvalidRequest,
+        StoreError::NoInstance => ErrorCode::NotFound,
+        StoreError::TooNew { .. }
+        | StoreError::Foreign { .. }
+        | StoreError::Schema(_)
+        | StoreError::Row { .. }
+        | StoreError::Url(_)
+        | StoreError::File { .. }
+        | StoreError::Database(_) => ErrorCode::Internal,
     }
 }
 
@@ -123,6 +163,9 @@ pub enum StartError {
     #[cfg(all(target_os = "linux", feature = "native"))]
     #[error(transparent)]
     Images(#[from] ImageError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A backend that was asked for by configuration cannot start.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),

@@ -20,8 +20,14 @@ pub mod native;
 pub mod platform;
 mod registry_auth;
 pub mod sandbox;
+pub mod state;
+pub mod store;
 
 pub use agent_binary::{agent_binary, agent_digest};
 pub use data_dir::DataDir;
+pub use engine::instances::{
+    CommandDefaults, ExecSpec, InstanceInfo, InstancePage, Instances, LimitChange, NewInstance, Removal,
+    TimeChange, Times,
+};
 pub use engine::{Engine, EngineConfig, ExecuteSpec, ExecutionOutcome, InputFile, PullPolicy};
 pub use error::{EngineError, StartError};

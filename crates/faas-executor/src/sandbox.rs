@@ -232,9 +232,9 @@ pub struct SandboxHandle {
 /// What the kernel has counted in a sandbox since it was made, as far as its backend can tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Whether the kernel has killed a process of it for want of memory; none where that cannot be seen from outside
-    /// the sandbox.
-    pub oom_killed: Option<bool>,
+    /// How many processes of it the kernel has killed for want of memory, where that can be seen from outside the
+    /// sandbox; 1 stands for any number where only that can be told.
+    pub oom_kills: Option<u64>,
     /// What it has used.
     pub usage: Usage,
 }

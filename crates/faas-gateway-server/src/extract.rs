@@ -42,6 +42,22 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Shared> for JsonBody<T> {
     }
 }
 
+/// A JSON body that may be left out. Its content type may not: a web page can send a request without one, but not with
+/// this one without asking first (Fetch standard, "CORS-safelisted request-header").
+#[derive(Debug)]
+pub(crate) struct OptionalJson<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<Shared> for OptionalJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Shared) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        check_content_type(&parts.headers).map_err(ApiError::closing)?;
+        let (bytes, _room) = read(&parts.headers, body, state).await.map_err(ApiError::closing)?;
+        Ok(Self(if bytes.is_empty() { T::default() } else { parse(&bytes)? }))
+    }
+}
+
 /// The media type of a body, in lower case and without parameters.
 #[cfg(all(target_os = "linux", feature = "native"))]
 pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {

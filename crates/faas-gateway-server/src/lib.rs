@@ -17,6 +17,7 @@ mod handlers;
 mod image_info;
 #[cfg(all(target_os = "linux", feature = "native"))]
 pub mod images_command;
+mod instance_info;
 mod layers;
 mod logging;
 mod offload;

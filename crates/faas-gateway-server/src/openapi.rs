@@ -15,7 +15,7 @@ use utoipa::{IntoResponses, PartialSchema as _, ToSchema as _};
 pub(crate) struct Problems;
 
 /// The codes that this version answers with.
-const CODES: [ErrorCode; 16] = [
+const CODES: [ErrorCode; 17] = [
     ErrorCode::InvalidRequest,
     ErrorCode::Forbidden,
     ErrorCode::NotFound,
@@ -23,6 +23,7 @@ const CODES: [ErrorCode; 16] = [
     ErrorCode::RequestTimeout,
     ErrorCode::Conflict,
     ErrorCode::PayloadTooLarge,
+    ErrorCode::QuotaExceeded,
     ErrorCode::UnsupportedMediaType,
     ErrorCode::RuntimeUnavailable,
     ErrorCode::Unsupported,
@@ -67,9 +68,10 @@ pub(crate) fn base() -> OpenApi {
 /// The whole document.
 fn document() -> OpenApi {
     let mut document = crate::routes::openapi();
-    require_command(&mut document);
+    require_command(&mut document, "ExecuteRequest");
+    require_command(&mut document, "ExecRequest");
     for item in document.paths.paths.values_mut() {
-        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+        for operation in [&mut item.get, &mut item.post, &mut item.delete].into_iter().flatten() {
             without_bodyless_problems(operation);
         }
     }
@@ -77,11 +79,9 @@ fn document() -> OpenApi {
 }
 
 /// The request's type lets `command` be absent so that its absence is an error of ours; the contract does not.
-fn require_command(document: &mut OpenApi) {
+fn require_command(document: &mut OpenApi, schema: &str) {
     let schemas = document.components.as_mut().map(|components| &mut components.schemas);
-    let Some(RefOr::T(Schema::Object(request))) =
-        schemas.and_then(|schemas| schemas.get_mut("ExecuteRequest"))
-    else {
+    let Some(RefOr::T(Schema::Object(request))) = schemas.and_then(|schemas| schemas.get_mut(schema)) else {
         return;
     };
     if !request.required.iter().any(|name| name == "command") {

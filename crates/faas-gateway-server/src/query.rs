@@ -30,6 +30,18 @@ pub(crate) fn parse<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
     }
 }
 
+/// Refuses parameters where a route has none.
+///
+/// # Errors
+/// 422.
+pub(crate) fn none(uri: &Uri) -> Result<(), ApiError> {
+    if uri.query().is_some_and(|query| !query.is_empty()) {
+        let message = "this route has no query parameters; everything goes into the body".to_owned();
+        return Err(ApiError::invalid(vec![FieldError { pointer: String::new(), message }]));
+    }
+    Ok(())
+}
+
 /// One parameter is not valid.
 pub(crate) fn invalid(parameter: &str, message: impl std::fmt::Display) -> ApiError {
     ApiError::new(ErrorCode::InvalidRequest, format!("the query parameter {parameter} {message}"))

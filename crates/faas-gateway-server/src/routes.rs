@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use crate::handlers::images;
 #[cfg(not(all(target_os = "linux", feature = "native")))]
 use crate::handlers::no_images;
-use crate::handlers::{capabilities, docs, execute, health, version};
+use crate::handlers::{capabilities, docs, execute, health, instances, leaks, version};
 use crate::state::Shared;
 
 /// The routes of the contract.
@@ -22,6 +22,16 @@ fn contract() -> OpenApiRouter<Shared> {
     let router = router.routes(routes!(images::list, images::add, images::remove));
     router
         .routes(routes!(execute::execute))
+        .routes(routes!(instances::create, instances::list))
+        .routes(routes!(instances::get, instances::update, instances::delete))
+        .routes(routes!(instances::exec))
+        .routes(routes!(instances::stop))
+        .routes(routes!(instances::start))
+        .routes(routes!(instances::pause))
+        .routes(routes!(instances::resume))
+        .routes(routes!(instances::timeout))
+        .routes(routes!(instances::metrics))
+        .routes(routes!(leaks::leaks))
         .routes(routes!(capabilities::capabilities))
         .routes(routes!(health::health))
         .routes(routes!(health::livez))

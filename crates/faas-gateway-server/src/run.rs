@@ -97,12 +97,14 @@ async fn serve(config: Config) -> Result<ExitCode, RunError> {
         #[cfg(all(target_os = "linux", feature = "native"))]
         images: config.images.clone(),
         pull: config.pull,
+        max_instances: config.max_instances,
     })
     .await?;
 
     let state = Arc::new(State {
         #[cfg(all(target_os = "linux", feature = "native"))]
         images: engine.images().clone(),
+        instances: engine.instances(),
         engine: Box::new(engine.clone()),
         limits: config.limits,
         bodies: BodyBudget::new(config.max_body_bytes, config.max_body_bytes_total),

@@ -12,6 +12,7 @@ use crate::executions::Executions;
 /// The server's state. One, behind an `Arc`.
 pub(crate) struct State {
     pub(crate) engine: Box<dyn Executions>,
+    pub(crate) instances: faas_executor::Instances,
     #[cfg(all(target_os = "linux", feature = "native"))]
     pub(crate) images: faas_executor::images::ImageStore,
     pub(crate) limits: LimitRules,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use faas_guest_protocol::{AgentError, AgentErrorKind, ExecRequest, ExecSignal, Frame, FrameKind};
+use faas_guest_protocol::{AgentError, AgentErrorKind, ExecRequest, ExecSignal, Frame, FrameKind, Frozen};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Resource, WaitOptions};
@@ -284,6 +284,15 @@ impl Agent {
                     (serde_json::from_slice::<ExecSignal>(&frame.payload), &execution.state)
                 {
                     sys::send_signal(running.pid, order.signal);
+                }
+            }
+            (Some(FrameKind::Frozen), _) => {
+                if let Ok(frozen) = serde_json::from_slice::<Frozen>(&frame.payload) {
+                    for execution in &mut self.executions {
+                        if let State::Running(running) = &mut execution.state {
+                            running.add_time(Duration::from_millis(frozen.ms));
+                        }
+                    }
                 }
             }
             (Some(FrameKind::Ping), _) => {

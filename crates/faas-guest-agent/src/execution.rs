@@ -312,6 +312,11 @@ impl Running {
         self.pending_stdin.len() >= STDIN_BYTES
     }
 
+    /// Gives it more time.
+    pub(crate) fn add_time(&mut self, time: Duration) {
+        self.deadline = self.deadline.and_then(|deadline| deadline.checked_add(time));
+    }
+
     /// Ends it when its time is over.
     pub(crate) fn check_deadline(&mut self, now: Instant) {
         if self.deadline.is_some_and(|deadline| now >= deadline) {

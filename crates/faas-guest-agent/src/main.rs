@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     match (args.next(), args.next(), args.next()) {
         (Some(verb), None, None) if verb == "init" => init::run(Link::Socket),
         (Some(verb), Some(option), None) if verb == "init" && option == "--stdio" => init::run(Link::Stdio),
+        (Some(verb), None, None) if verb == "terminate" => processes::terminate_all(),
         (Some(verb), None, None) if verb == "--version" => {
             println!(
                 "faas-guest-agent {} (protocol {})",
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "usage: faas-guest-agent init [--stdio]\nThe gateway starts it inside a sandbox; it is of no use elsewhere."
+                "usage: faas-guest-agent init [--stdio] | terminate\nThe gateway starts it inside a sandbox; it is of no use elsewhere."
             );
             ExitCode::from(64)
         }

@@ -24,6 +24,6 @@ pub use codec::{
     Decoder, Frame, FrameError, HEADER_LEN, MAX_REPLY_PAYLOAD, MAX_REQUEST_PAYLOAD, encode, encode_into,
 };
 pub use message::{
-    AgentError, AgentErrorKind, ExecFile, ExecRequest, ExecSignal, ExitReport, FrameKind, Hello, Program,
-    Started, VERSION,
+    AgentError, AgentErrorKind, ExecFile, ExecRequest, ExecSignal, ExitReport, FrameKind, Frozen, Hello,
+    Program, Started, VERSION,
 };

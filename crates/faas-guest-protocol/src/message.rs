@@ -24,6 +24,9 @@ pub enum FrameKind {
     /// Raw bytes, at most 64: answered by [`Self::Pong`] with the same bytes.
     Ping = 7,
 
+    /// [`Frozen`] as JSON: nothing of the sandbox has run for a while; no execution's time did either.
+    Frozen = 33,
+
     /// [`Hello`] as JSON: the first frame of every connection.
     Hello = 64,
     /// [`Started`] as JSON: the process runs.
@@ -52,6 +55,7 @@ impl FrameKind {
             5 => Self::Signal,
             6 => Self::Cancel,
             7 => Self::Ping,
+            33 => Self::Frozen,
             64 => Self::Hello,
             65 => Self::Started,
             66 => Self::Stdout,
@@ -62,6 +66,13 @@ impl FrameKind {
             _ => return None,
         })
     }
+}
+
+/// The sandbox was stopped as a whole and goes on now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// For how many milliseconds it was.
+    pub ms: u64,
 }
 
 /// The agent's first words on a connection.

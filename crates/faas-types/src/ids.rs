@@ -49,3 +49,15 @@ id!(
     /// One gateway's data directory: the mark on every host resource it makes.
     GatewayId
 );
+id!(
+    /// One instance.
+    InstanceId
+);
+id!(
+    /// One snapshot.
+    SnapshotId
+);
+id!(
+    /// Whose something is. There is one, `default`, as long as there are no API keys.
+    TenantId
+);

@@ -10,6 +10,7 @@ mod error;
 mod execute;
 mod ids;
 mod image;
+mod instance;
 mod server;
 
 pub use capability::{Capabilities, LimitSupport, LimitsSupport, RuntimeCapabilities};
@@ -18,6 +19,10 @@ pub use execute::{
     CommandLine, EnvVars, ExecuteRequest, ExecuteResponse, InputFile, Network, Runtime, RuntimeChoice,
     Timings, Usage,
 };
-pub use ids::{ExecutionId, GatewayId, RequestId, SandboxId};
+pub use ids::{ExecutionId, GatewayId, InstanceId, RequestId, SandboxId, SnapshotId, TenantId};
 pub use image::{ImageEvent, ImageInfo, ImageProgress, ImagesAdded, PullRequest};
-pub use server::{Health, HealthStatus, RuntimeHealth, VersionInfo};
+pub use instance::{
+    CreateInstanceRequest, ExecRequest, Instance, InstanceMetrics, InstanceStatus, OnTimeout, Resources,
+    StopRequest, TimeoutRequest, UpdateInstanceRequest,
+};
+pub use server::{Health, HealthStatus, LeakInfo, RuntimeHealth, VersionInfo};

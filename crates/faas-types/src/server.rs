@@ -47,6 +47,17 @@ pub struct RuntimeHealth {
     pub unenforced_limits: Vec<String>,
 }
 
+/// Something on the host that bears this gateway's mark and belongs to nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LeakInfo {
+    /// The runtime that it comes from.
+    pub runtime: Runtime,
+    /// What it is: `cgroup`, `process`, `directory`, `container`, ...
+    pub kind: String,
+    /// Its path, number or name on the host.
+    pub name: String,
+}
+
 /// The body of `GET /version`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct VersionInfo {

@@ -281,7 +281,7 @@ impl SandboxExecutor for DockerExecutor {
         if let Some(counters) = &handle.counters
             && let Some(kills) = counters.oom_kills()
         {
-            return Ok(Account { oom_killed: Some(kills > 0), usage: counters.usage() });
+            return Ok(Account { oom_kills: Some(kills), usage: counters.usage() });
         }
         // Its cgroups are not to be seen here, or went with it.
         let live = self.engine().await?;
@@ -290,7 +290,8 @@ impl SandboxExecutor for DockerExecutor {
         let inspected = live.client.call("tell of a container", QUICK, inspected).await;
         let state = inspected.map_err(|error| self.failed(error))?.state.unwrap_or_default();
         // Some engines say it of a container that runs, others when it has ended; none says that it is not so.
-        Ok(Account { oom_killed: state.oom_killed.filter(|killed| *killed), ..Account::default() })
+        let oom_kills = state.oom_killed.filter(|killed| *killed).map(|_killed| 1);
+        Ok(Account { oom_kills, ..Account::default() })
     }
 
     async fn pause(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {

@@ -3,22 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use faas_guest_protocol::{AgentError, AgentErrorKind, ExecFile, ExecRequest, ExitReport};
+use faas_guest_protocol::{AgentError, AgentErrorKind, ExecFile, ExecRequest, ExitReport, Program};
 use faas_types::{ExecutionId, Runtime, RuntimeChoice, SandboxId, Timings};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::backend::{Backend, named};
-use super::{ExecuteSpec, ExecutionOutcome, Inner, images};
+use super::{ExecuteSpec, ExecutionOutcome, Inner, InputFile, images};
 use crate::error::EngineError;
-use crate::guest::{AgentConnection, Collected, ExecCall, GuestError};
+use crate::guest::{AgentConnection, Collected, ExecCall, GuestError, Held};
 use crate::sandbox::{Account, ImageDefaults, SandboxError, SandboxHandle, SandboxSpec};
 
 /// How long after its timeout an execution is given the whole CPU: with little of it the agent, which keeps the time,
 /// may not even get to say so.
-const HURRY_AFTER: Duration = Duration::from_millis(500);
+pub(super) const HURRY_AFTER: Duration = Duration::from_millis(500);
 
 /// How long it has from then on. After that its agent is taken not to answer at all, and the command to run still.
-const AGENT_GRACE: Duration = Duration::from_secs(10);
+pub(super) const AGENT_GRACE: Duration = Duration::from_secs(10);
 
 /// A sandbox that is destroyed in the background when this is dropped, its place with it.
 struct Running {
@@ -46,8 +46,12 @@ impl Drop for Running {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Makes a sandbox. It is made to its end whether the caller waits for that or not: one that nobody waits for is
@@ -82,7 +86,7 @@ async fn create(
 
 /// The backend for a sandbox, its image in place: the one that is named, which refuses by itself what it cannot do; or
 /// with `auto` the first, in the order of [`Runtime::ALL`], that can do what is asked.
-async fn place<'a>(
+pub(super) async fn place<'a>(
     inner: &'a Inner,
     choice: RuntimeChoice,
     spec: &mut SandboxSpec,
@@ -137,7 +141,18 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
         Some(stream) => stream,
         None => backend.connect(sandbox).await?,
     };
-    let call = exec_call(spec, &sandbox.image);
+    let call = Call {
+        program: spec.program,
+        env: spec.env,
+        working_dir: spec.working_dir,
+        user: spec.user,
+        stdin: spec.stdin,
+        files: spec.files,
+        timeout,
+        max_output_bytes: spec.max_output_bytes,
+        held: spec.held,
+    };
+    let call = call.for_image(&sandbox.image);
     let started = Instant::now();
     let mut collected = Collected::default();
     let result = {
@@ -162,25 +177,21 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
     let outcome = |exit: ExitReport| ExecutionOutcome {
         execution_id,
         timings: Timings { queue_us, create_us, exec_us: exit.duration_us },
-        oom_killed: account.oom_killed.unwrap_or(exit.oom_kills.is_some_and(|kills| kills > 0)),
+        oom_killed: account.oom_kills.or(exit.oom_kills).is_some_and(|kills| kills > 0),
         exit,
         stdout: collected.stdout,
         stderr: collected.stderr,
         usage: account.usage,
         runtime: backend.runtime(),
         image,
-        timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        timeout_ms: millis(timeout),
     };
     match result {
         Some(Ok(exit)) if exit.timed_out => Err(EngineError::Timeout { outcome: Box::new(outcome(exit)) }),
         Some(Ok(exit)) => Ok(outcome(exit)),
         Some(Err(GuestError::Agent(error))) => Err(EngineError::Agent(error)),
-        Some(Err(error @ GuestError::TooLarge)) => Err(EngineError::Agent(AgentError {
-            kind: AgentErrorKind::TooLarge,
-            message: error.to_string(),
-            errno: 0,
-        })),
-        Some(Err(error)) if account.oom_killed == Some(true) => Err(lost(&format!(
+        Some(Err(GuestError::TooLarge)) => Err(too_large()),
+        Some(Err(error)) if account.oom_kills.is_some_and(|kills| kills > 0) => Err(lost(&format!(
             "it ran out of memory (its limit is {} MiB) and the kernel killed its agent: {error}",
             memory_bytes >> 20
         ))),
@@ -198,7 +209,13 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
 }
 
 /// See signal(7).
-const SIGKILL: i32 = 9;
+pub(super) const SIGKILL: i32 = 9;
+
+/// The refusal of a command that is too large to be told to an agent.
+pub(super) fn too_large() -> EngineError {
+    let message = GuestError::TooLarge.to_string();
+    EngineError::Agent(AgentError { kind: AgentErrorKind::TooLarge, message, errno: 0 })
+}
 
 fn lost(reason: &str) -> EngineError {
     SandboxError::Lost { reason: reason.to_owned() }.into()
@@ -210,33 +227,66 @@ fn new_sandbox_id() -> SandboxId {
     SandboxId(format!("sb-{}", &id[16..]))
 }
 
-fn exec_call(spec: ExecuteSpec, image: &ImageDefaults) -> ExecCall {
-    let files: Vec<ExecFile> = spec
-        .files
-        .iter()
-        .map(|file| ExecFile {
-            path: file.path.clone(),
-            mode: file.mode,
-            size: u64::try_from(file.content.len()).unwrap_or(u64::MAX),
-            secret: file.secret,
-        })
-        .collect();
-    let mut env = image.env.clone();
-    env.extend(spec.env);
-    ExecCall {
-        request: ExecRequest {
-            program: spec.program,
-            env,
-            cwd: spec.working_dir.or_else(|| image.working_dir.clone()),
-            user: spec.user.or_else(|| image.user.clone()),
-            files,
-            stdin: spec.stdin.is_some(),
-            timeout_ms: Some(u64::try_from(spec.timeout.as_millis()).unwrap_or(u64::MAX)),
-            max_output_bytes: spec.max_output_bytes,
-            cpu_time_limit_s: None,
-        },
-        files: spec.files.into_iter().map(|file| file.content).collect(),
-        stdin: spec.stdin,
-        held: spec.held,
+/// What is run, on whatever sandbox.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) program: Program,
+    /// Beyond the image's.
+    pub(super) env: Vec<(String, String)>,
+    pub(super) working_dir: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) stdin: Option<Vec<u8>>,
+    pub(super) files: Vec<InputFile>,
+    pub(super) timeout: Duration,
+    pub(super) max_output_bytes: u64,
+    pub(super) held: Option<Held>,
+}
+
+impl Call {
+    /// The same with what the image says where the caller said nothing.
+    pub(super) fn for_image(self, image: &ImageDefaults) -> ExecCall {
+        let files: Vec<ExecFile> = self
+            .files
+            .iter()
+            .map(|file| ExecFile {
+                path: file.path.clone(),
+                mode: file.mode,
+                size: u64::try_from(file.content.len()).unwrap_or(u64::MAX),
+                secret: file.secret,
+            })
+            .collect();
+        let mut env = image.env.clone();
+        env.extend(self.env);
+        ExecCall {
+            request: ExecRequest {
+                program: self.program,
+                env,
+                cwd: self.working_dir.or_else(|| image.working_dir.clone()),
+                user: self.user.or_else(|| image.user.clone()),
+                files,
+                stdin: self.stdin.is_some(),
+                timeout_ms: Some(millis(self.timeout)),
+                max_output_bytes: self.max_output_bytes,
+                cpu_time_limit_s: None,
+            },
+            files: self.files.into_iter().map(|file| file.content).collect(),
+            stdin: self.stdin,
+            held: self.held,
+        }
+    }
+}
+
+/// The image of a sandbox as the image store knows it.
+#[cfg_attr(
+    not(all(target_os = "linux", feature = "native")),
+    expect(clippy::missing_const_for_fn, reason = "it is one only where there is no image store")
+)]
+pub(super) fn image_id(spec: &SandboxSpec) -> Option<String> {
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    return spec.stored.as_ref().map(|lease| lease.id().to_string());
+    #[cfg(not(all(target_os = "linux", feature = "native")))]
+    {
+        let _ = spec;
+        None
     }
 }

@@ -6,6 +6,7 @@
 mod backend;
 mod execute;
 mod images;
+pub mod instances;
 mod permits;
 
 #[cfg(all(target_os = "linux", feature = "native"))]
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use faas_guest_protocol::{ExitReport, Program};
 use faas_types::{Capabilities, ExecutionId, Network, RequestId, Runtime, RuntimeChoice, Timings, Usage};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 #[cfg(all(target_os = "linux", feature = "native"))]
@@ -27,7 +29,9 @@ use crate::guest::Held;
 use crate::images::{ImageStore, ImageStoreConfig};
 use crate::platform::host;
 use crate::sandbox::Limits;
+use crate::store::{AnyStore, Store as _, StoreLocation};
 use backend::Backends;
+use instances::{Instances, Registry};
 use permits::Permits;
 
 /// How the engine is set up.
@@ -57,6 +61,8 @@ pub struct EngineConfig {
     pub images: ImageStoreConfig,
     /// Whether an execution whose image is not there has it pulled.
     pub pull: PullPolicy,
+    /// How many instances there may be.
+    pub max_instances: usize,
 }
 
 /// Whether an image is pulled when an execution asks for it.
@@ -157,10 +163,22 @@ struct Inner {
     #[cfg(all(target_os = "linux", feature = "native"))]
     images: ImageStore,
     permits: Permits,
-    /// Sandboxes that are being destroyed.
+    store: AnyStore,
+    instances: Registry,
+    /// Sandboxes that are being made or destroyed, instances that change their state.
     background: TaskTracker,
+    /// Who waits for the end of sandboxes that last.
+    watchers: TaskTracker,
+    closed: CancellationToken,
     /// Held until everything else is gone.
     _data_dir: DataDir,
+}
+
+impl Inner {
+    /// Whether the engine is shutting down.
+    fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
 }
 
 impl Engine {
@@ -174,22 +192,40 @@ impl Engine {
         let data_dir = DataDir::open(&config.data_dir)?;
         #[cfg(all(target_os = "linux", feature = "native"))]
         let images = ImageStore::open(&data_dir.private(data_dir::IMAGES)?, config.images.clone()).await?;
+        let location = StoreLocation::File(data_dir.path().join("store.db"));
+        let store = AnyStore::open(&location, data_dir.gateway_id().as_str()).await?;
+        let left = instances::recover::read(&store).await?;
+        let lasting = instances::recover::lasting(&left);
         #[cfg(all(target_os = "linux", feature = "native"))]
-        let backends = Backends::start(&data_dir, &config, &[], images.images_dir()).await?;
+        let backends = Backends::start(&data_dir, &config, &lasting, images.images_dir()).await?;
         #[cfg(not(all(target_os = "linux", feature = "native")))]
-        let backends = Backends::start(&data_dir, &config, &[]).await?;
+        let backends = Backends::start(&data_dir, &config, &lasting).await?;
         let permits = Permits::new(config.max_concurrent, config.max_queued);
-        Ok(Self {
+        let engine = Self {
             inner: Arc::new(Inner {
                 config,
                 backends,
                 #[cfg(all(target_os = "linux", feature = "native"))]
                 images,
                 permits,
+                store,
+                instances: Registry::default(),
                 background: TaskTracker::new(),
+                watchers: TaskTracker::new(),
+                closed: CancellationToken::new(),
                 _data_dir: data_dir,
             }),
-        })
+        };
+        let instances = engine.instances();
+        instances.recover(left).await;
+        engine.inner.watchers.spawn(instances.keep_time());
+        Ok(engine)
+    }
+
+    /// Its instances.
+    #[must_use]
+    pub fn instances(&self) -> Instances {
+        Instances { inner: Arc::clone(&self.inner) }
     }
 
     /// Runs one program in a fresh sandbox and returns when it has ended. The sandbox is destroyed afterwards, off
@@ -238,13 +274,15 @@ impl Engine {
     /// until `grace` is over and then ends them. Returns when nothing is left.
     pub async fn shutdown(&self, grace: Duration) {
         self.inner.permits.close();
+        self.inner.closed.cancel();
         self.inner.background.close();
         if tokio::time::timeout(grace, self.inner.permits.all_returned()).await.is_err() {
             tracing::warn!(?grace, "executions are still running after the grace period; they are ended");
         }
-        // Ends every sandbox, with whatever runs in it.
+        // Ends every sandbox but those that last, with whatever runs in it.
         self.inner.backends.stop().await;
         self.inner.background.wait().await;
+        self.inner.store.close().await;
         #[cfg(all(target_os = "linux", feature = "native"))]
         self.inner.images.settle().await;
     }

@@ -1,11 +1,13 @@
 //! A connection to an agent.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Waker};
 
 use faas_guest_protocol::{
-    Decoder, ExecRequest, ExitReport, FrameKind, MAX_REPLY_PAYLOAD, MAX_REQUEST_PAYLOAD, encode_into,
+    Decoder, ExecRequest, ExitReport, FrameKind, Frozen, MAX_REPLY_PAYLOAD, MAX_REQUEST_PAYLOAD, encode_into,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
 
 use super::reply::Reply;
 use super::{AgentStream, GuestError};
@@ -72,6 +74,26 @@ impl AgentConnection {
     pub fn new(stream: AgentStream) -> Self {
         let (reader, writer) = tokio::io::split(stream);
         Self { reader, writer, decoder: Decoder::new(MAX_REPLY_PAYLOAD), greeted: false, next_id: 1 }
+    }
+
+    /// Whether it is open and the agent has said nothing that nobody asked for: good for another program.
+    pub fn is_idle(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut space = [0u8; 64];
+        let mut buffer = ReadBuf::new(&mut space);
+        Pin::new(&mut self.reader).poll_read(&mut context, &mut buffer).is_pending()
+    }
+
+    /// Tells the agent that nothing of the sandbox has run for `ms` milliseconds. To be called while that is so still.
+    ///
+    /// # Errors
+    /// [`GuestError::Io`].
+    pub async fn was_frozen(mut self, ms: u64) -> Result<(), GuestError> {
+        let json = serde_json::to_vec(&Frozen { ms }).map_err(io::Error::from)?;
+        let mut bytes = Vec::new();
+        encode_into(&mut bytes, FrameKind::Frozen as u8, 0, &json);
+        self.writer.write_all(&bytes).await?;
+        Ok(self.writer.flush().await?)
     }
 
     /// Runs one program and collects what it says in `collected` until it ends. The order is sent before the agent has

@@ -575,10 +575,10 @@ impl SandboxExecutor for NativeExecutor {
         let killed = handle.watched.was_killed();
         match &handle.slot.cgroup {
             Some(cgroup) => {
-                let oom_killed = killed || cgroup.oom_kills().map_err(cgroup_error)? > 0;
-                Ok(Account { oom_killed: Some(oom_killed), usage: cgroup.usage() })
+                let kills = cgroup.oom_kills().map_err(cgroup_error)?;
+                Ok(Account { oom_kills: Some(kills + u64::from(killed)), usage: cgroup.usage() })
             }
-            None => Ok(Account { oom_killed: killed.then_some(true), ..Account::default() }),
+            None => Ok(Account { oom_kills: killed.then_some(1), ..Account::default() }),
         }
     }
 

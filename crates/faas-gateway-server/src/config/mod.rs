@@ -162,6 +162,8 @@ pub struct Config {
     pub max_concurrent: usize,
     /// How many may wait.
     pub max_queued: usize,
+    /// How many instances there may be.
+    pub max_instances: usize,
     /// Launcher slots kept ready.
     #[cfg(all(target_os = "linux", feature = "native"))]
     pub native_slots: usize,
@@ -264,6 +266,8 @@ impl Config {
             default_image,
             max_concurrent: within("max_concurrent", max_concurrent, 1, 100_000)? as usize,
             max_queued: within("max_queued", options.max_queued.unwrap_or(1024), 0, 1_000_000)? as usize,
+            max_instances: within("max_instances", options.max_instances.unwrap_or(256), 0, 100_000)?
+                as usize,
             #[cfg(all(target_os = "linux", feature = "native"))]
             native_slots: within("native_slots", native_slots, 1, 1000)? as usize,
             #[cfg(feature = "docker")]

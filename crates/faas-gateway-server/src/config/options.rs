@@ -59,6 +59,10 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub max_queued: Option<u64>,
 
+    /// How many instances there may be; one more is refused with 429 `quota_exceeded`. Default: 256
+    #[arg(long, value_name = "N")]
+    pub max_instances: Option<u64>,
+
     /// How many places for native sandboxes are kept ready. More means faster bursts, each costs a parked process of
     /// some 100 KiB. Default: two for each core, at least 8.
     #[cfg(all(target_os = "linux", feature = "native"))]
@@ -201,6 +205,7 @@ impl Options {
             default_image: self.default_image.or(lower.default_image),
             max_concurrent: self.max_concurrent.or(lower.max_concurrent),
             max_queued: self.max_queued.or(lower.max_queued),
+            max_instances: self.max_instances.or(lower.max_instances),
             #[cfg(all(target_os = "linux", feature = "native"))]
             native_slots: self.native_slots.or(lower.native_slots),
             #[cfg(feature = "docker")]

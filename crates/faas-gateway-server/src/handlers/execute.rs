@@ -4,15 +4,16 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse as _, Response};
+use faas_executor::ExecutionOutcome;
 use faas_executor::guest::Held;
-use faas_types::{ErrorCode, ExecuteRequest, ExecuteResponse, FieldError, RequestId};
+use faas_types::{ErrorCode, ExecuteRequest, ExecuteResponse, RequestId};
 
 use crate::error::ApiError;
 use crate::events::EventFormat;
 use crate::extract::{self, JsonBody};
 use crate::openapi::Problems;
-use crate::state::Shared;
-use crate::{answer_budget, offload, response, validate};
+use crate::state::{self, Shared};
+use crate::{answer_budget, offload, query, response, validate};
 
 /// Run one command in a fresh sandbox
 ///
@@ -40,10 +41,18 @@ pub(crate) async fn execute(
     let (rules, id) = (state.limits, request_id.clone());
     let mut spec = offload::by_size(bytes, move || validate::validate(value, id, &rules)).await??;
     spec.held = Some(Held::new(room));
-    let outcome = match state.engine.execute(spec).await {
-        Ok(outcome) => outcome,
-        Err(error) => return Err(ApiError::from_engine(error, &request_id)),
-    };
+    match state.engine.execute(spec).await {
+        Ok(outcome) => answer(&state, outcome, request_id).await,
+        Err(error) => Err(ApiError::from_engine(error, &request_id)),
+    }
+}
+
+/// The answer to a command that has ended.
+pub(crate) async fn answer(
+    state: &state::State,
+    outcome: ExecutionOutcome,
+    request_id: RequestId,
+) -> Result<Response, ApiError> {
     let bytes = outcome.stdout.len() + outcome.stderr.len();
     let room = state.answers.room(bytes * JSON_FACTOR).await;
     let answer = offload::by_size(bytes, move || {
@@ -59,10 +68,7 @@ const JSON_FACTOR: usize = 12;
 
 /// Headers and parameters of the contract that this version does not act on are refused, not ignored.
 fn refuse_what_is_not_there(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
-    if uri.query().is_some_and(|query| !query.is_empty()) {
-        let message = "this route has no query parameters; everything goes into the body".to_owned();
-        return Err(ApiError::invalid(vec![FieldError { pointer: String::new(), message }]));
-    }
+    query::none(uri)?;
     extract::refuse_idempotency_key(headers)?;
     if EventFormat::wanted(headers).is_some() {
         let detail = "this version does not stream an execution's output; accept application/json";

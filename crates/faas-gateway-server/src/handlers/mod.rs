@@ -6,6 +6,8 @@ pub(crate) mod execute;
 pub(crate) mod health;
 #[cfg(all(target_os = "linux", feature = "native"))]
 pub(crate) mod images;
+pub(crate) mod instances;
+pub(crate) mod leaks;
 #[cfg(not(all(target_os = "linux", feature = "native")))]
 pub(crate) mod no_images;
 pub(crate) mod version;

@@ -46,7 +46,13 @@ pub(super) fn limits(asked: &Asked, rules: &LimitRules, findings: &mut Findings)
     }
 }
 
-fn whole(pointer: &str, asked: Option<u64>, least: u64, bound: Bound<u64>, findings: &mut Findings) -> u64 {
+pub(super) fn whole(
+    pointer: &str,
+    asked: Option<u64>,
+    least: u64,
+    bound: Bound<u64>,
+    findings: &mut Findings,
+) -> u64 {
     match asked {
         None => bound.default,
         Some(value) if value < least => {

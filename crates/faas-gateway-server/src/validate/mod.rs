@@ -4,6 +4,7 @@
 
 mod command;
 mod files;
+mod instance;
 mod limits;
 mod names;
 
@@ -14,6 +15,7 @@ use faas_types::{ErrorCode, ExecuteRequest, FieldError, RequestId};
 
 use crate::config::LimitRules;
 use crate::error::ApiError;
+pub(crate) use instance::{exec, grace, limit_change, new_instance, time_change};
 
 /// Everything found wrong so far, up to so much that a person would read it.
 #[derive(Debug, Default)]

@@ -38,6 +38,23 @@ fn image_grammar(_image: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The longest name of an instance.
+const MAX_INSTANCE_BYTES: usize = 64;
+
+/// A caller's name for an instance.
+pub(super) fn instance(name: &str, findings: &mut Findings) {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !begins_well || name.len() > MAX_INSTANCE_BYTES || !name.bytes().all(plain) {
+        findings.add(
+            "/name",
+            format!(
+                "must have 1 to {MAX_INSTANCE_BYTES} letters, digits, '-', '_' and '.', and begin with a letter or digit"
+            ),
+        );
+    }
+}
+
 pub(super) fn working_dir(path: &str, findings: &mut Findings) {
     const POINTER: &str = "/working_dir";
     findings.no_nul(POINTER, path);

@@ -3,7 +3,7 @@ use faas_types::{ExecuteRequest, RequestId};
 use super::validate;
 use crate::config::{Bound, LimitRules};
 
-const RULES: LimitRules = LimitRules {
+pub(super) const RULES: LimitRules = LimitRules {
     timeout_ms: Bound { default: 30_000, max: 3_600_000 },
     memory_mb: Bound { default: 512, max: 4096 },
     cpu_millicores: Bound { default: 1000, max: 4000 },

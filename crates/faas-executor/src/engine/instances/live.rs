@@ -1,0 +1,145 @@
+//! One instance while this server runs: its row as it was last written, its sandbox, who uses it now.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{RwLock, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::data::{InstanceInfo, now_ms};
+use crate::guest::AgentConnection;
+use crate::sandbox::SandboxHandle;
+
+/// How many connections to an agent are kept for the next command.
+const KEPT_CONNECTIONS: usize = 8;
+
+/// How far the time of last use in the store may be behind, in milliseconds.
+pub(super) const ACTIVE_STEP_MS: u64 = 10_000;
+
+/// The sandbox of an instance, and which one it is: it has another after each start.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    pub(super) sandbox: Option<SandboxHandle>,
+    pub(super) count: u64,
+}
+
+/// How long an instance has been paused in all, so that no command's time runs meanwhile.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Frozen {
+    pub(super) before: Duration,
+    pub(super) since: Option<Instant>,
+}
+
+impl Frozen {
+    /// So far.
+    pub(super) fn total(&self, now: Instant) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+}
+
+/// An instance. One for each row of the store.
+#[derive(Debug)]
+pub(super) struct Live {
+    info: Mutex<InstanceInfo>,
+    /// Held by whoever changes its state, from before to after.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    /// Its sandbox, written to only by who has the turn.
+    pub(super) place: RwLock<Place>,
+    /// Cancelled when it is to be deleted: whatever takes long gives up.
+    pub(super) doomed: CancellationToken,
+    /// Whether its backend has still to be asked what became of it.
+    pub(super) unseen: std::sync::atomic::AtomicBool,
+    pub(super) frozen: watch::Sender<Frozen>,
+    users: AtomicUsize,
+    last_active_ms: AtomicU64,
+    connections: Mutex<Vec<(u64, AgentConnection)>>,
+}
+
+/// Somebody uses the instance until this is dropped.
+#[derive(Debug)]
+pub(super) struct InUse(Arc<Live>);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.last_active_ms.store(now_ms(), Ordering::Relaxed);
+        self.0.users.fetch_sub(1, Ordering::Release);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics while it holds a lock halfway through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Live {
+    pub(super) fn new(info: InstanceInfo) -> Arc<Self> {
+        Arc::new(Self {
+            last_active_ms: AtomicU64::new(info.last_active_at_ms),
+            info: Mutex::new(info),
+            turn: tokio::sync::Mutex::default(),
+            place: RwLock::default(),
+            doomed: CancellationToken::new(),
+            unseen: std::sync::atomic::AtomicBool::new(false),
+            frozen: watch::Sender::new(Frozen::default()),
+            users: AtomicUsize::new(0),
+            connections: Mutex::default(),
+        })
+    }
+
+    /// It as it was last written, with the time of its last use as it is.
+    pub(super) fn info(&self) -> InstanceInfo {
+        let last_active_at_ms = if self.users.load(Ordering::Acquire) > 0 {
+            now_ms()
+        } else {
+            self.last_active_ms.load(Ordering::Relaxed)
+        };
+        InstanceInfo { last_active_at_ms, ..lock(&self.info).clone() }
+    }
+
+    /// The time of its last use that the store has.
+    pub(super) fn written_active_ms(&self) -> u64 {
+        lock(&self.info).last_active_at_ms
+    }
+
+    /// Puts what has just been written in place.
+    pub(super) fn set_info(&self, info: InstanceInfo) {
+        *lock(&self.info) = info;
+    }
+
+    /// It is used from here on.
+    pub(super) fn use_it(self: &Arc<Self>) -> InUse {
+        self.users.fetch_add(1, Ordering::AcqRel);
+        InUse(Arc::clone(self))
+    }
+
+    /// It was used just now.
+    pub(super) fn touch(&self) {
+        self.last_active_ms.store(now_ms(), Ordering::Relaxed);
+    }
+
+    /// A connection to its agent that was used before and is still good.
+    pub(super) fn take_connection(&self, count: u64) -> Option<AgentConnection> {
+        let mut kept = lock(&self.connections);
+        while let Some((of, mut connection)) = kept.pop() {
+            if of == count && connection.is_idle() {
+                return Some(connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection that is good for another command.
+    pub(super) fn keep_connection(&self, count: u64, connection: AgentConnection) {
+        let mut kept = lock(&self.connections);
+        if kept.len() < KEPT_CONNECTIONS {
+            kept.push((count, connection));
+        }
+    }
+
+    /// Closes the connections that are kept.
+    pub(super) fn drop_connections(&self) {
+        let kept = std::mem::take(&mut *lock(&self.connections));
+        drop(kept);
+    }
+}

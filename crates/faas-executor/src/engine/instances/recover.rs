@@ -1,0 +1,144 @@
+//! What an earlier server left: found again, finished, or told as lost.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use futures_util::{StreamExt as _, stream};
+
+use super::Instances;
+use super::data::InstanceInfo;
+use super::live::Live;
+use crate::engine::backend::Lasting;
+use crate::error::EngineError;
+use crate::sandbox::{Found, SandboxError, SandboxSpec};
+use crate::state::InstanceState;
+use crate::store::{AnyStore, Store as _, StoreError};
+
+/// How many are looked for at once.
+const AT_ONCE: usize = 16;
+
+/// Reads what there should be, before any backend is started.
+pub(in crate::engine) async fn read(store: &AnyStore) -> Result<Vec<InstanceInfo>, StoreError> {
+    store.all_instances().await?.into_iter().map(InstanceInfo::from_row).collect()
+}
+
+/// What of it backends are to leave alone.
+pub(in crate::engine) fn lasting(instances: &[InstanceInfo]) -> Vec<Lasting> {
+    let of = |info: &InstanceInfo| Lasting {
+        runtime: info.runtime,
+        id: info.sandbox_id(),
+        record: info.record.clone(),
+    };
+    instances.iter().map(of).collect()
+}
+
+impl Instances {
+    /// Finds every instance of an earlier server. Those whose backend cannot be reached are looked for later.
+    pub(in crate::engine) async fn recover(&self, instances: Vec<InstanceInfo>) {
+        let lives: Vec<_> = instances.into_iter().map(Live::new).collect();
+        for live in &lives {
+            live.unseen.store(true, Ordering::Release);
+            self.inner.instances.insert(live);
+        }
+        stream::iter(lives).for_each_concurrent(AT_ONCE, |live| async move { self.find(&live).await }).await;
+    }
+
+    /// Finds out what became of an instance.
+    pub(super) async fn find(&self, live: &Arc<Live>) {
+        let doomed = {
+            let _turn = live.turn.lock().await;
+            if !live.unseen.load(Ordering::Acquire) {
+                return;
+            }
+            match self.found(live).await {
+                Ok(stays) => {
+                    live.unseen.store(false, Ordering::Release);
+                    !stays
+                }
+                Err(error) => {
+                    tracing::warn!(instance = %live.info().id, %error, "what became of an instance is not known yet");
+                    false
+                }
+            }
+        };
+        if doomed {
+            self.remove_soon(live);
+        }
+    }
+
+    /// Whether the instance stays; otherwise nobody was ever told of it, or it was being deleted.
+    async fn found(&self, live: &Arc<Live>) -> Result<bool, EngineError> {
+        let info = live.info();
+        match info.state {
+            InstanceState::Deleting => return Ok(false),
+            InstanceState::Creating if !info.born => return Ok(false),
+            InstanceState::Stopped | InstanceState::Failed => return Ok(true),
+            InstanceState::Creating
+            | InstanceState::Stopping
+            | InstanceState::Running
+            | InstanceState::Paused => {}
+        }
+        let Some(record) = info.record.clone() else {
+            let reason = "nothing is known of its sandbox".to_owned();
+            return self.become_state(live, InstanceState::Failed, Some(reason)).await.map(|()| true);
+        };
+        let mut spec = info.sandbox_spec();
+        self.lease_image(&info, &mut spec).await?;
+        let found = self.backend(info.runtime)?.adopt(&spec, &record).await?;
+        match (found, info.state) {
+            (Found::Live { handle, paused }, InstanceState::Running | InstanceState::Paused) => {
+                live.touch();
+                let state = if paused { InstanceState::Paused } else { InstanceState::Running };
+                let reason = if state == info.state { info.reason } else { None };
+                self.become_state(live, state, reason).await?;
+                self.settle_in(live, handle).await;
+                if paused {
+                    live.frozen.send_modify(|frozen| frozen.since = Some(Instant::now()));
+                }
+                tracing::info!(instance = %info.id, state = state.as_str(), "found again");
+            }
+            // It was being stopped or started, and is left stopped.
+            (Found::Live { handle, .. }, _) => {
+                live.place.write().await.sandbox = Some(handle);
+                self.halt(live, InstanceState::Stopped, interrupted(info.state)).await?;
+            }
+            (Found::Stopped { .. }, InstanceState::Creating | InstanceState::Stopping) => {
+                self.become_state(live, InstanceState::Stopped, interrupted(info.state)).await?;
+            }
+            (Found::Stopped { reason }, _) => {
+                tracing::warn!(instance = %info.id, reason, "an instance has failed");
+                self.become_state(live, InstanceState::Failed, Some(reason)).await?;
+            }
+            (Found::Gone { reason }, _) => {
+                tracing::warn!(instance = %info.id, reason, "an instance is gone");
+                let (state, reason) = (InstanceState::Failed, Some(reason));
+                self.write(live, InstanceInfo { state, reason, record: None, ..info }).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes hold of the image that an instance was made from.
+    pub(super) async fn lease_image(
+        &self,
+        info: &InstanceInfo,
+        spec: &mut SandboxSpec,
+    ) -> Result<(), EngineError> {
+        #[cfg(all(target_os = "linux", feature = "native"))]
+        if let Some(id) = &info.image_id {
+            let lease = self.inner.images.get(id).map_err(SandboxError::from)?;
+            spec.stored = Some(lease.ok_or_else(|| SandboxError::ImageUnavailable {
+                image: info.image.clone(),
+                reason: format!("its files ({id}) are not in the image store any more"),
+            })?);
+        }
+        #[cfg(not(all(target_os = "linux", feature = "native")))]
+        let _ = (info, spec, SandboxError::from as fn(crate::sandbox::Unsupported) -> SandboxError);
+        Ok(())
+    }
+}
+
+fn interrupted(state: InstanceState) -> Option<String> {
+    (state == InstanceState::Creating).then(|| "the server ended while it was being started".to_owned())
+}

@@ -1,0 +1,435 @@
+//! `/api/v1/instances`: sandboxes that outlive one request.
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{AppendHeaders, IntoResponse as _, Response};
+use axum::{Extension, Json};
+use faas_executor::guest::Held;
+use faas_executor::store::{InstanceFilter, Position};
+use faas_executor::{EngineError, InstanceInfo, Removal};
+use faas_types::{
+    CreateInstanceRequest, ErrorCode, ExecRequest, ExecuteResponse, Instance, InstanceId, InstanceMetrics,
+    InstanceStatus, RequestId, StopRequest, TenantId, TimeoutRequest, UpdateInstanceRequest,
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::error::ApiError;
+use crate::events::EventFormat;
+use crate::extract::{self, JsonBody, OptionalJson};
+use crate::handlers::execute;
+use crate::openapi::Problems;
+use crate::state::Shared;
+use crate::{instance_info, offload, query, validate};
+
+/// Whose everything is, as long as there are no keys.
+fn tenant() -> TenantId {
+    TenantId("default".to_owned())
+}
+
+fn no_query(uri: &Uri) -> Result<(), ApiError> {
+    query::none(uri)
+}
+
+/// Create an instance
+///
+/// Answers when commands can be run in it. It is there until it is deleted or its time is over, whatever becomes of the
+/// server; a client that goes away while it is made does not end it.
+#[utoipa::path(
+    post,
+    path = "/api/v1/instances",
+    tag = "instances",
+    request_body = CreateInstanceRequest,
+    responses((status = 201, description = "It runs", body = Instance), Problems),
+)]
+pub(crate) async fn create(
+    State(state): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<JsonBody<CreateInstanceRequest>, ApiError>,
+) -> Result<Response, ApiError> {
+    let JsonBody { value, bytes, room } = body?;
+    no_query(&uri)?;
+    extract::refuse_idempotency_key(&headers)?;
+    let rules = state.limits;
+    let new = offload::by_size(bytes, move || validate::new_instance(value, tenant(), &rules)).await??;
+    let created = state.instances.create(new).await;
+    drop(room);
+    let created = created.map_err(|error| ApiError::from_engine(error, &request_id))?;
+    Ok((StatusCode::CREATED, Json(instance_info::instance(created))).into_response())
+}
+
+/// What can be asked of the list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListParameters {
+    /// Only those of this status; several are separated by commas.
+    status: Option<String>,
+    /// Only those with this label, `KEY=VALUE`; several are separated by commas, and all must be there.
+    label: Option<String>,
+    /// The most entries of the answer: 1 to 1000. Default: 100
+    limit: Option<usize>,
+    /// The header `x-next-cursor` of the page before.
+    cursor: Option<String>,
+}
+
+fn filter(asked: &ListParameters) -> Result<InstanceFilter, ApiError> {
+    let mut filter = InstanceFilter::default();
+    for word in asked.status.iter().flat_map(|words| words.split(',')) {
+        let known = InstanceStatus::ALL.into_iter().find(|status| status.as_str() == word);
+        let status = known.ok_or_else(|| {
+            let all: Vec<_> = InstanceStatus::ALL.into_iter().map(InstanceStatus::as_str).collect();
+            query::invalid("status", format_args!("is {word:?}, and must be of {}", all.join(", ")))
+        })?;
+        filter.status.extend(faas_executor::state::InstanceState::shown_as(status).map(str::to_owned));
+    }
+    for label in asked.label.iter().flat_map(|labels| labels.split(',')) {
+        let (key, value) = label
+            .split_once('=')
+            .ok_or_else(|| query::invalid("label", format_args!("has {label:?}, and wants KEY=VALUE")))?;
+        filter.labels.insert(key.to_owned(), value.to_owned());
+    }
+    Ok(filter)
+}
+
+fn position(cursor: &str) -> Option<Position> {
+    let (created, id) = cursor.split_once('-')?;
+    let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    plain.then_some(Position { created_at_ms: i64::from_str_radix(created, 16).ok()?, id: id.to_owned() })
+}
+
+/// List instances
+///
+/// The newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/instances",
+    tag = "instances",
+    params(ListParameters),
+    responses(
+        (status = 200, description = "A page of the list", body = [Instance], headers(
+            ("x-next-cursor" = String, description = "The cursor of the next page, where there is one"),
+        )),
+        Problems,
+    ),
+)]
+pub(crate) async fn list(
+    State(state): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let asked: ListParameters = query::parse(&uri)?;
+    let limit = query::limit(asked.limit)?;
+    let after = asked.cursor.as_deref().map(|cursor| {
+        position(cursor).ok_or_else(|| query::invalid("cursor", "is none that this server has given"))
+    });
+    let after = after.transpose()?;
+    let page = state.instances.list(&tenant(), &filter(&asked)?, after.as_ref(), limit).await;
+    let page = page.map_err(|error| ApiError::from_engine(error, &request_id))?;
+    let next = page.next.map(|next| (query::NEXT_CURSOR, format!("{:x}-{}", next.created_at_ms, next.id)));
+    let instances: Vec<_> = page.instances.into_iter().map(instance_info::instance).collect();
+    Ok((AppendHeaders(next), Json(instances)).into_response())
+}
+
+/// Get an instance
+#[utoipa::path(
+    get,
+    path = "/api/v1/instances/{id}",
+    tag = "instances",
+    params(("id" = String, Path, description = "Its id")),
+    responses((status = 200, description = "It", body = Instance), Problems),
+)]
+pub(crate) async fn get(
+    State(state): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Json<Instance>, ApiError> {
+    no_query(&uri)?;
+    answer(state.instances.get(&tenant(), &InstanceId(id)), &request_id)
+}
+
+/// Change the limits of an instance that runs
+///
+/// All or nothing. Its disk limit stays.
+#[utoipa::path(
+    patch,
+    path = "/api/v1/instances/{id}",
+    tag = "instances",
+    params(("id" = String, Path, description = "Its id")),
+    request_body = UpdateInstanceRequest,
+    responses((status = 200, description = "It has them", body = Instance), Problems),
+)]
+pub(crate) async fn update(
+    State(state): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    Path(id): Path<String>,
+    uri: Uri,
+    body: Result<JsonBody<UpdateInstanceRequest>, ApiError>,
+) -> Result<Json<Instance>, ApiError> {
+    let JsonBody { value, .. } = body?;
+    no_query(&uri)?;
+    let change = validate::limit_change(&value, &state.limits)?;
+    answer(state.instances.set_limits(&tenant(), &InstanceId(id), change).await, &request_id)
+}
+
+/// Delete an instance
+///
+/// Its processes are killed and its files removed, whatever its status, while it is created too. Once more is 204 again.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/instances/{id}",
+    tag = "instances",
+    params(("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 204, description = "Nothing of it is left"),
+        (status = 202, description = "It is being deleted, which takes longer than usual and is not stopped by anything"),
+        Problems,
+    ),
+)]
+pub(crate) async fn delete(
+    State(state): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<StatusCode, ApiError> {
+    no_query(&uri)?;
+    match state.instances.delete(&tenant(), &InstanceId(id)).await {
+        Ok(Removal::Gone) => Ok(StatusCode::NO_CONTENT),
+        Ok(Removal::UnderWay) => Ok(StatusCode::ACCEPTED),
+        Err(error) => Err(ApiError::from_engine(error, &request_id)),
+    }
+}
+
+/// Run one command in an instance
+///
+/// Answers when it has ended. What it started in the background runs on. A command that fails is a 200 with its
+/// `exit_code`; a client that closes its connection cancels its command, with all that it started.
+#[utoipa::path(
+    post,
+    path = "/api/v1/instances/{id}/exec",
+    tag = "instances",
+    params(("id" = String, Path, description = "Its id")),
+    request_body = ExecRequest,
+    responses(
+        (status = 200, description = "The command ran, whatever its exit code", body = ExecuteResponse),
+        Problems,
+    ),
+)]
+pub(crate) async fn exec(
+    State(state): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    Path(id): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<JsonBody<ExecRequest>, ApiError>,
+) -> Result<Response, ApiError> {
+    let JsonBody { value, bytes, room } = body?;
+    no_query(&uri)?;
+    extract::refuse_idempotency_key(&headers)?;
+    if EventFormat::wanted(&headers).is_some() {
+        let detail = "this version does not stream a command's output; accept application/json";
+        return Err(ApiError::new(ErrorCode::Unsupported, detail));
+    }
+    let id = InstanceId(id);
+    // What it may be given depends on the instance.
+    let limits = state
+        .instances
+        .get(&tenant(), &id)
+        .map_err(|error| ApiError::from_engine(error, &request_id))?
+        .limits;
+    let (rules, request) = (state.limits, request_id.clone());
+    let mut spec = offload::by_size(bytes, move || validate::exec(value, request, &limits, &rules)).await??;
+    spec.held = Some(Held::new(room));
+    match state.instances.exec(&tenant(), &id, spec).await {
+        Ok(outcome) => execute::answer(&state, outcome, request_id).await,
+        Err(error) => Err(ApiError::from_engine(error, &request_id)),
+    }
+}
+
+/// Stop an instance
+///
+/// Its processes are asked by SIGTERM to end, and killed when they have not after `grace_ms`. Its files stay, those in
+/// memory aside (`/run`, `/dev/shm`). One that is stopped already is answered as it is.
+#[utoipa::path(
+    post,
+    path = "/api/v1/instances/{id}/stop",
+    tag = "instances",
+    params(("id" = String, Path, description = "Its id")),
+    request_body = StopRequest,
+    responses((status = 200, description = "It is stopped", body = Instance), Problems),
+)]
+pub(crate) async fn stop(
+    State(state): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    Path(id): Path<String>,
+    uri: Uri,
+    body: Result<OptionalJson<StopRequest>, ApiError>,
+) -> Result<Json<Instance>, ApiError> {
+    let OptionalJson(request) = body?;
+    no_query(&uri)?;
+    let grace = validate::grace(request)?;
+    answer(state.instances.stop(&tenant(), &InstanceId(id), grace).await, &request_id)
+}
+
+/// Start an instance
+///
+/// One that is stopped, or has failed and still has its files. No process of before is there.
+#[utoipa::path(
+    post,
+    path = "/api/v1/instances/{id}/start",
+    tag = "instances",
+    params(("id" = String, Path, description = "Its id")),
+    responses((status = 200, description = "It runs", body = Instance), Problems),
+)]
+pub(crate) async fn start(
+    State(state): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    Path(id): Path<String>,
+    uri: Uri,
+    body: Result<OptionalJson<Nothing>, ApiError>,
+) -> Result<Json<Instance>, ApiError> {
+    let OptionalJson(Nothing {}) = body?;
+    no_query(&uri)?;
+    answer(state.instances.start(&tenant(), &InstanceId(id)).await, &request_id)
+}
+
+/// Pause an instance
+///
+/// Its processes are stopped where they are and use no CPU time. A command that is running goes on when the instance is
+/// resumed; its timeout does not run meanwhile.
+#[utoipa::path(
+    post,
+    path = "/api/v1/instances/{id}/pause",
+    tag = "instances",
+    params(("id" = String, Path, description = "Its id")),
+    responses((status = 200, description = "It is paused", body = Instance), Problems),
+)]
+pub(crate) async fn pause(
+    State(state): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    Path(id): Path<String>,
+    uri: Uri,
+    body: Result<OptionalJson<Nothing>, ApiError>,
+) -> Result<Json<Instance>, ApiError> {
+    let OptionalJson(Nothing {}) = body?;
+    no_query(&uri)?;
+    answer(state.instances.pause(&tenant(), &InstanceId(id)).await, &request_id)
+}
+
+/// Resume an instance
+#[utoipa::path(
+    post,
+    path = "/api/v1/instances/{id}/resume",
+    tag = "instances",
+    params(("id" = String, Path, description = "Its id")),
+    responses((status = 200, description = "It runs", body = Instance), Problems),
+)]
+pub(crate) async fn resume(
+    State(state): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    Path(id): Path<String>,
+    uri: Uri,
+    body: Result<OptionalJson<Nothing>, ApiError>,
+) -> Result<Json<Instance>, ApiError> {
+    let OptionalJson(Nothing {}) = body?;
+    no_query(&uri)?;
+    answer(state.instances.resume(&tenant(), &InstanceId(id)).await, &request_id)
+}
+
+/// Change how long an instance is there
+///
+/// Both times are counted from now.
+#[utoipa::path(
+    post,
+    path = "/api/v1/instances/{id}/timeout",
+    tag = "instances",
+    params(("id" = String, Path, description = "Its id")),
+    request_body = TimeoutRequest,
+    responses((status = 200, description = "It has them", body = Instance), Problems),
+)]
+pub(crate) async fn timeout(
+    State(state): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    Path(id): Path<String>,
+    uri: Uri,
+    body: Result<JsonBody<TimeoutRequest>, ApiError>,
+) -> Result<Json<Instance>, ApiError> {
+    let JsonBody { value, .. } = body?;
+    no_query(&uri)?;
+    let change = validate::time_change(&value)?;
+    answer(state.instances.set_times(&tenant(), &InstanceId(id), change).await, &request_id)
+}
+
+/// What an instance uses now
+///
+/// A figure that its runtime does not tell is null. Of one that does not run all are.
+#[utoipa::path(
+    get,
+    path = "/api/v1/instances/{id}/metrics",
+    tag = "instances",
+    params(("id" = String, Path, description = "Its id")),
+    responses((status = 200, description = "The figures", body = InstanceMetrics), Problems),
+)]
+pub(crate) async fn metrics(
+    State(state): State<Shared>,
+    Extension(request_id): Extension<RequestId>,
+    Path(id): Path<String>,
+    uri: Uri,
+) -> Result<Json<InstanceMetrics>, ApiError> {
+    no_query(&uri)?;
+    let measured = state.instances.measure(&tenant(), &InstanceId(id)).await;
+    let (info, measures) = measured.map_err(|error| ApiError::from_engine(error, &request_id))?;
+    Ok(Json(instance_info::metrics(&info, measures)))
+}
+
+/// A body that says nothing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Nothing {}
+
+fn answer(
+    info: Result<InstanceInfo, EngineError>,
+    request_id: &RequestId,
+) -> Result<Json<Instance>, ApiError> {
+    match info {
+        Ok(info) => Ok(Json(instance_info::instance(info))),
+        Err(error) => Err(ApiError::from_engine(error, request_id)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ListParameters, filter, position};
+
+    #[test]
+    fn a_cursor_is_one_that_was_given() {
+        assert_eq!(
+            position("1f-ins-0a").map(|place| (place.created_at_ms, place.id)),
+            Some((31, "ins-0a".into()))
+        );
+        for wrong in ["", "1f", "x-ins-0a", "1f-ins_0a", "1f-a b"] {
+            assert!(position(wrong).is_none(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_listed_is_asked_for_by_status_and_labels() {
+        let asked = |status: Option<&str>, label: Option<&str>| {
+            let own = |text: &str| text.to_owned();
+            filter(&ListParameters {
+                status: status.map(own),
+                label: label.map(own),
+                limit: None,
+                cursor: None,
+            })
+        };
+        let both = asked(Some("running,stopping"), Some("a=1,b=x=y")).unwrap();
+        assert_eq!(both.status, ["running", "stopping", "deleting"]);
+        assert_eq!(both.labels["b"], "x=y");
+        assert!(asked(Some("asleep"), None).is_err());
+        assert!(asked(None, Some("a")).is_err());
+    }
+}
