@@ -77,17 +77,16 @@ impl Instances {
         files: Vec<InputFile>,
     ) -> Result<InstanceInfo, EngineError> {
         let most = self.inner.config.max_instances;
-        if self.inner.instances.len() >= most {
-            return Err(EngineError::TooManyInstances { most });
-        }
+        let place = self.inner.instances.reserve(most).ok_or(EngineError::TooManyInstances { most })?;
         if self.inner.is_closed() {
             return Err(EngineError::ShuttingDown);
         }
         self.inner.store.insert_instance(&info.to_row()?, Some(&info.event())).await?;
         info.revision = 1;
         let live = Live::new(info);
-        self.inner.instances.insert(&live);
         let turn = live.turn.lock().await;
+        self.inner.instances.insert(&live);
+        drop(place);
         let made = async {
             let sandbox = self.bear(&live, &spec, None).await?;
             let put = self.put_files(&live, &sandbox, files).await;

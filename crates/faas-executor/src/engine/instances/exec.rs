@@ -66,7 +66,10 @@ impl Instances {
         let (count, mut connection, call, before) = {
             let place = live.place.read().await;
             // Between the look at its state and now it may have ended.
-            let sandbox = place.sandbox.as_ref().ok_or_else(|| illegal(&live))?;
+            let Some(sandbox) = &place.sandbox else {
+                drop(place);
+                return Err(lost(&live, "its sandbox is gone", false, memory_mb).await);
+            };
             let connection = match live.take_connection(place.count) {
                 Some(connection) => connection,
                 None => AgentConnection::new(backend.connect(sandbox).await?),
@@ -97,6 +100,7 @@ impl Instances {
             tokio::select! {
                 biased;
                 result = &mut ended => Some(result),
+                () = self.inner.closed.cancelled() => return Err(EngineError::ShuttingDown),
                 () = awake_for(&mut frozen, started, limit) => None,
             }
         };
@@ -134,7 +138,7 @@ impl Instances {
                 Err(EngineError::Agent(error))
             }
             Some(Err(GuestError::TooLarge)) => Err(execute::too_large()),
-            Some(Err(error)) => Err(lost(&live, &error, killed, memory_mb).await),
+            Some(Err(error)) => Err(lost(&live, error, killed, memory_mb).await),
             // Its agent says nothing. The command is given up; what becomes of the instance is its owner's to say.
             None => Err(EngineError::Timeout {
                 outcome: Box::new(outcome(ExitReport {
@@ -202,7 +206,7 @@ fn was_killed(before: &Account, after: Option<&Account>) -> bool {
 const WHY_WITHIN: Duration = Duration::from_millis(500);
 const WHY_STEP: Duration = Duration::from_millis(10);
 
-async fn lost(live: &Live, error: &GuestError, killed: bool, memory_mb: u64) -> EngineError {
+async fn lost(live: &Live, error: impl std::fmt::Display, killed: bool, memory_mb: u64) -> EngineError {
     let begun = Instant::now();
     let mut info = live.info();
     // Whoever watches the sandbox finds out at about the same time.

@@ -94,8 +94,8 @@ impl Instances {
                 }
             };
             live.touch();
-            this.become_state(&live, InstanceState::Running, None).await?;
             this.settle_in(&live, sandbox).await;
+            this.become_state(&live, InstanceState::Running, None).await?;
             Ok(live.info())
         })
         .await
@@ -125,7 +125,13 @@ impl Instances {
             {
                 let place = live.place.read().await;
                 let sandbox = place.sandbox.as_ref().ok_or_else(|| gone(&live))?;
-                backend.pause(sandbox).await?;
+                if let Err(error) = backend.pause(sandbox).await {
+                    // Some of it may have come to a stop.
+                    if let Err(error) = backend.resume(sandbox).await {
+                        tracing::warn!(instance = %live.info().id, %error, "it may be half paused");
+                    }
+                    return Err(error.into());
+                }
             }
             live.frozen.send_modify(|frozen| frozen.since = Some(Instant::now()));
             if let Err(error) = this.become_state(&live, InstanceState::Paused, reason).await {
@@ -318,7 +324,7 @@ impl Instances {
     }
 }
 
-fn gone(live: &Live) -> EngineError {
+pub(super) fn gone(live: &Live) -> EngineError {
     let reason = live.info().reason.unwrap_or_else(|| "its sandbox is not there".to_owned());
     SandboxError::Lost { reason }.into()
 }

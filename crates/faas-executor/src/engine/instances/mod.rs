@@ -41,32 +41,54 @@ pub struct Instances {
 
 /// All that there are, by id.
 #[derive(Debug, Default)]
-pub(super) struct Registry(Mutex<BTreeMap<InstanceId, Arc<Live>>>);
+pub(super) struct Registry(Mutex<Registered>);
+
+#[derive(Debug, Default)]
+struct Registered {
+    lives: BTreeMap<InstanceId, Arc<Live>>,
+    /// How many are about to be there.
+    coming: usize,
+}
+
+/// A place for one more, until it is taken or this is dropped.
+struct Coming<'a>(&'a Registry);
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.0.lock().coming -= 1;
+    }
+}
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Arc<Live>>> {
+    fn lock(&self) -> MutexGuard<'_, Registered> {
         // No code panics while it holds the lock halfway through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, id: &InstanceId) -> Option<Arc<Live>> {
-        self.lock().get(id).cloned()
+        self.lock().lives.get(id).cloned()
     }
 
     fn insert(&self, live: &Arc<Live>) {
-        self.lock().insert(live.info().id, Arc::clone(live));
+        self.lock().lives.insert(live.info().id, Arc::clone(live));
     }
 
     fn remove(&self, id: &InstanceId) {
-        self.lock().remove(id);
+        self.lock().lives.remove(id);
     }
 
     fn all(&self) -> Vec<Arc<Live>> {
-        self.lock().values().cloned().collect()
+        self.lock().lives.values().cloned().collect()
     }
 
-    fn len(&self) -> usize {
-        self.lock().len()
+    /// A place for one more, if there are fewer than `most`.
+    fn reserve(&self, most: usize) -> Option<Coming<'_>> {
+        let mut registered = self.lock();
+        if registered.lives.len() + registered.coming >= most {
+            return None;
+        }
+        registered.coming += 1;
+        Some(Coming(self))
     }
 }
 

@@ -79,7 +79,12 @@ impl Instances {
             | InstanceState::Running
             | InstanceState::Paused => {}
         }
-        let Some(record) = info.record.clone() else {
+        if let Some(sandbox) = live.place.write().await.sandbox.take() {
+            // Of this server's: whoever had it could not write down what became of it.
+            let record = Some(self.backend(info.runtime)?.halt(sandbox).await?);
+            live.set_info(InstanceInfo { record, ..live.info() });
+        }
+        let Some(record) = live.info().record else {
             let reason = "nothing is known of its sandbox".to_owned();
             return self.become_state(live, InstanceState::Failed, Some(reason)).await.map(|()| true);
         };

@@ -81,6 +81,12 @@ impl Instances {
         if retry && (info.state == InstanceState::Deleting || live.doomed.is_cancelled()) {
             return self.remove_soon(live);
         }
+        // Nobody is at it, so whoever was has failed: the store could not be written to, for example.
+        if retry
+            && (info.state == InstanceState::Stopping || info.state == InstanceState::Creating && info.born)
+        {
+            live.unseen.store(true, Ordering::Release);
+        }
         if live.unseen.load(Ordering::Acquire) {
             if retry {
                 let (this, live) = (self.clone(), Arc::clone(live));
