@@ -35,7 +35,8 @@ from faas_sdk.errors import (
     UnsupportedError,
     UnsupportedMediaTypeError,
 )
-from faas_sdk.options import ExecuteOptions, RetryPolicy
+from faas_sdk.instances import AsyncInstance, Instance
+from faas_sdk.options import CreateInstanceOptions, ExecOptions, ExecuteOptions, RetryPolicy
 from faas_sdk.types import (
     Capabilities,
     ExecuteResult,
@@ -44,6 +45,9 @@ from faas_sdk.types import (
     Health,
     ImageInfo,
     ImageProgress,
+    InstanceInfo,
+    InstanceMetrics,
+    Leak,
     LimitsSupport,
     RuntimeCapabilities,
     RuntimeHealth,
@@ -56,10 +60,13 @@ from faas_sdk.types import (
 __all__ = [
     "APIError",
     "AsyncFaaSClient",
+    "AsyncInstance",
     "Capabilities",
     "ConflictError",
     "ConnectFailedError",
     "ConnectionLostError",
+    "CreateInstanceOptions",
+    "ExecOptions",
     "ExecuteOptions",
     "ExecuteResult",
     "ExecutionTimeoutError",
@@ -73,9 +80,13 @@ __all__ = [
     "ImageInfo",
     "ImageProgress",
     "ImageUnavailableError",
+    "Instance",
+    "InstanceInfo",
+    "InstanceMetrics",
     "InsufficientStorageError",
     "InternalError",
     "InvalidRequestError",
+    "Leak",
     "LimitsSupport",
     "MethodNotAllowedError",
     "NotFoundError",
