@@ -20,6 +20,7 @@ pub mod native;
 pub mod platform;
 mod registry_auth;
 pub mod sandbox;
+pub mod store;
 
 pub use agent_binary::{agent_binary, agent_digest};
 pub use data_dir::DataDir;
