@@ -54,7 +54,6 @@ impl DataDir {
     }
 
     /// Its path, without links.
-    #[cfg(feature = "docker")]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -7,6 +7,7 @@ use crate::engine::ExecutionOutcome;
 #[cfg(all(target_os = "linux", feature = "native"))]
 use crate::images::{ImageError, ImageErrorKind};
 use crate::sandbox::SandboxError;
+use crate::store::StoreError;
 
 /// Why an execution gave no result.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +124,14 @@ pub enum StartError {
     #[cfg(all(target_os = "linux", feature = "native"))]
     #[error(transparent)]
     Images(#[from] ImageError),
+    /// The store cannot be opened.
+    #[error("{place}: {source}")]
+    Store {
+        /// The file, or the option with its value less the password.
+        place: String,
+        /// Why.
+        source: StoreError,
+    },
     /// A backend that was asked for by configuration cannot start.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),

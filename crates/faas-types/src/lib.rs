@@ -20,4 +20,4 @@ pub use execute::{
 };
 pub use ids::{ExecutionId, GatewayId, RequestId, SandboxId};
 pub use image::{ImageEvent, ImageInfo, ImageProgress, ImagesAdded, PullRequest};
-pub use server::{Health, HealthStatus, RuntimeHealth, VersionInfo};
+pub use server::{Health, HealthStatus, RuntimeHealth, StoreHealth, VersionInfo};

@@ -27,6 +27,7 @@ use crate::guest::Held;
 use crate::images::{ImageStore, ImageStoreConfig};
 use crate::platform::host;
 use crate::sandbox::Limits;
+use crate::store::{AnyStore, DatabaseUrl, Store as _, StoreLocation};
 use backend::Backends;
 use permits::Permits;
 
@@ -35,6 +36,8 @@ use permits::Permits;
 pub struct EngineConfig {
     /// Where everything that lasts is kept. Made when missing; locked against a second gateway.
     pub data_dir: PathBuf,
+    /// The PostgreSQL database that the store is in; without one it is a file in the data directory.
+    pub database_url: Option<DatabaseUrl>,
     /// The Docker engine to be used, if one is.
     #[cfg(feature = "docker")]
     pub docker: Option<crate::docker::DockerConfig>,
@@ -153,6 +156,7 @@ pub struct Engine {
 #[derive(Debug)]
 struct Inner {
     config: EngineConfig,
+    store: AnyStore,
     backends: Backends,
     #[cfg(all(target_os = "linux", feature = "native"))]
     images: ImageStore,
@@ -164,14 +168,15 @@ struct Inner {
 }
 
 impl Engine {
-    /// Locks the data directory, removes what an earlier gateway left in it, probes the backends and starts the
+    /// Locks the data directory, opens the store, removes what an earlier gateway left, probes the backends and starts the
     /// launcher. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// [`StartError`] when the data directory cannot be used or a configured backend cannot start. A backend that is
+    /// [`StartError`] when the data directory or the store cannot be used or a configured backend cannot start. A backend that is
     /// merely not there is no error: [`Engine::capabilities`] says so.
     pub async fn start(config: EngineConfig) -> Result<Self, StartError> {
         let data_dir = DataDir::open(&config.data_dir)?;
+        let store = open_store(&data_dir, config.database_url.as_ref()).await?;
         #[cfg(all(target_os = "linux", feature = "native"))]
         let images = ImageStore::open(&data_dir.private(data_dir::IMAGES)?, config.images.clone()).await?;
         #[cfg(all(target_os = "linux", feature = "native"))]
@@ -182,6 +187,7 @@ impl Engine {
         Ok(Self {
             inner: Arc::new(Inner {
                 config,
+                store,
                 backends,
                 #[cfg(all(target_os = "linux", feature = "native"))]
                 images,
@@ -199,6 +205,17 @@ impl Engine {
     /// [`EngineError`]; a program that fails is no error.
     pub async fn execute(&self, spec: ExecuteSpec) -> Result<ExecutionOutcome, EngineError> {
         execute::execute(&self.inner, spec).await
+    }
+
+    /// The rows that last.
+    #[must_use]
+    pub fn store(&self) -> &AnyStore {
+        &self.inner.store
+    }
+
+    /// Closes the store, after [`Engine::shutdown`] and when nobody else uses it any more.
+    pub async fn close_store(&self) {
+        self.inner.store.close().await;
     }
 
     /// The images that sandboxes can start from, beside the host's own.
@@ -235,7 +252,8 @@ impl Engine {
     }
 
     /// Takes no new executions, waits until the running ones have ended and everything made for them is gone, or
-    /// until `grace` is over and then ends them. Returns when nothing is left.
+    /// until `grace` is over and then ends them. Returns when nothing is left. The store stays open, for those who still
+    /// have to write how their requests ended.
     pub async fn shutdown(&self, grace: Duration) {
         self.inner.permits.close();
         self.inner.background.close();
@@ -248,4 +266,17 @@ impl Engine {
         #[cfg(all(target_os = "linux", feature = "native"))]
         self.inner.images.settle().await;
     }
+}
+
+async fn open_store(data_dir: &DataDir, url: Option<&DatabaseUrl>) -> Result<AnyStore, StartError> {
+    let (location, place) = match url {
+        Some(url) => (StoreLocation::Url(url.clone()), format!("database_url {}", url.shown())),
+        None => {
+            let file = data_dir.path().join("store.db");
+            let place = file.display().to_string();
+            (StoreLocation::File(file), place)
+        }
+    };
+    let opened = AnyStore::open(&location, data_dir.gateway_id().as_str()).await;
+    opened.map_err(|source| StartError::Store { place, source })
 }

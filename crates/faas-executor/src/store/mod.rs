@@ -23,6 +23,9 @@ pub use rows::{
 };
 pub use sqlite::SqliteStore;
 
+/// The tenant of all that is not told whose it is.
+pub const DEFAULT_TENANT: &str = "default";
+
 /// The rows of one gateway.
 ///
 /// The caller guarantees that it is the only process with this store open (the data directory's lock does, and the

@@ -85,6 +85,7 @@ impl Subject {
         };
         let engine = Engine::start(EngineConfig {
             data_dir: data_dir.clone(),
+            database_url: None,
             #[cfg(feature = "docker")]
             docker: (backend == Backend::Docker).then(docker),
             #[cfg(feature = "native")]

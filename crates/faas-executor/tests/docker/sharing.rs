@@ -65,6 +65,7 @@ async fn gateway(host: &str) -> Gateway {
     let transport = TransportChoice::Auto;
     let engine = Engine::start(EngineConfig {
         data_dir: data_dir.clone(),
+        database_url: None,
         docker: Some(DockerConfig { host: host.parse().unwrap(), transport, runtime: None, auth_file: None }),
         launcher_exe: exe.clone(),
         native_slots: 2,
