@@ -49,7 +49,7 @@ impl Live {
         let id = SandboxId("sb-bench".to_owned());
         let spec = SandboxSpec::new(id, IMAGE.to_owned(), limits, Network::None);
         let (executor, sandbox, connections) = runtime.block_on(async {
-            let executor = DockerExecutor::start(&data_dir, config, 1).map_err(failed)?;
+            let executor = DockerExecutor::start(&data_dir, config, Vec::new(), 1).map_err(failed)?;
             let mut sandbox = executor.create(&spec).await.map_err(failed)?;
             let mut connections = Vec::new();
             for _ in 0..workers {

@@ -163,9 +163,14 @@ pub enum StartError {
     #[cfg(all(target_os = "linux", feature = "native"))]
     #[error(transparent)]
     Images(#[from] ImageError),
-    /// The store cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    /// The store cannot be opened.
+    #[error("{place}: {source}")]
+    Store {
+        /// The file, or the option with its value less the password.
+        place: String,
+        /// Why.
+        source: StoreError,
+    },
     /// A backend that was asked for by configuration cannot start.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),

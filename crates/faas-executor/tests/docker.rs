@@ -56,6 +56,7 @@ async fn engine(host: &str, data_dir: &Path, transport: TransportChoice, pull: P
 async fn engine_of(data_dir: &Path, docker: DockerConfig, pull: PullPolicy) -> Engine {
     Engine::start(EngineConfig {
         data_dir: data_dir.to_owned(),
+        database_url: None,
         docker: Some(docker),
         // No launcher: the native runtime is not available, which these tests see to.
         #[cfg(feature = "native")]
@@ -69,6 +70,7 @@ async fn engine_of(data_dir: &Path, docker: DockerConfig, pull: PullPolicy) -> E
         default_image: "alpine".to_owned(),
         max_concurrent: 8,
         max_queued: 1000,
+        max_instances: 16,
     })
     .await
     .unwrap()

@@ -23,6 +23,7 @@ use crate::state::Shared;
 #[derive(Clone)]
 pub(crate) struct App {
     router: hyper_util::service::TowerToHyperService<Router>,
+    state: Shared,
 }
 
 /// What a connection has to know of its requests' answers.
@@ -36,8 +37,8 @@ pub(crate) struct ConnectionFlags {
 
 impl App {
     pub(crate) fn new(state: Shared) -> Self {
-        let router = crate::routes::router().with_state(state);
-        Self { router: hyper_util::service::TowerToHyperService::new(router) }
+        let router = crate::routes::router().with_state(Arc::clone(&state));
+        Self { router: hyper_util::service::TowerToHyperService::new(router), state }
     }
 
     /// Answers one request. Dropping the future cancels whatever the request began.
@@ -49,6 +50,8 @@ impl App {
         let span = access_log::span(&id, &head.method, head.uri.path());
         let log = AccessLog::begin(span.clone());
         head.extensions.insert(id.clone());
+        // For layers of a route, which are made before there is a state.
+        head.extensions.insert(Arc::clone(&self.state));
 
         let routed = async {
             if let Err(error) = host::check(&head) {

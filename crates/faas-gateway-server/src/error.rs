@@ -10,6 +10,7 @@ use faas_executor::EngineError;
 #[cfg(all(target_os = "linux", feature = "native"))]
 use faas_executor::images::{ImageError, ImageErrorKind};
 use faas_executor::sandbox::SandboxError;
+use faas_executor::store::StoreError;
 use faas_guest_protocol::AgentErrorKind;
 use faas_types::{ErrorCode, ExecuteResponse, FieldError, Problem, RequestId};
 
@@ -181,6 +182,26 @@ impl ApiError {
             ImageErrorKind::Internal => return Self::internal(error),
         };
         Self { retryable: Some(error.is_retryable()), ..Self::new(code, error.to_string()) }
+    }
+
+    /// The answer where the store did not do what was asked, before anything was run.
+    pub(crate) fn from_store(error: &StoreError) -> Self {
+        match error {
+            StoreError::Unreachable { .. } => {
+                tracing::warn!(%error, "the store");
+                Self::new(ErrorCode::Overloaded, "the store cannot be reached; nothing was run")
+            }
+            StoreError::Full { .. } => {
+                tracing::warn!(%error, "the store");
+                Self::new(ErrorCode::InsufficientStorage, "the store has no room left; nothing was run")
+            }
+            error => Self::internal(error),
+        }
+    }
+
+    /// Says whether the same request may succeed later, where the code alone does not.
+    pub(crate) fn retryable(self, retryable: bool) -> Self {
+        Self { retryable: Some(retryable), ..self }
     }
 
     /// The body of the answer, for the request of this id.

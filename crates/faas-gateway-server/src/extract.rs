@@ -2,9 +2,12 @@
 //!
 //! What cannot be parsed is 400; what can and does not fit is 422 with a JSON Pointer to the member.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
+use bytes::Bytes;
 use faas_types::{ErrorCode, FieldError};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -35,7 +38,10 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Shared> for JsonBody<T> {
     async fn from_request(request: Request, state: &Shared) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         check_content_type(&parts.headers).map_err(ApiError::closing)?;
-        let (bytes, room) = read(&parts.headers, body, state).await.map_err(ApiError::closing)?;
+        let (bytes, room) = match parts.extensions.get::<ReadBody>().and_then(ReadBody::take) {
+            Some(read_before) => read_before,
+            None => read(&parts.headers, body, state).await.map_err(ApiError::closing)?,
+        };
         let length = bytes.len();
         let value = offload::by_size(length, move || parse(&bytes)).await??;
         Ok(Self { value, bytes: length, room })
@@ -79,13 +85,23 @@ pub(crate) fn refuse_content_encoding(headers: &HeaderMap) -> Result<(), ApiErro
     Ok(())
 }
 
-/// What the contract has and this version does not act on is refused, not ignored.
-pub(crate) fn refuse_idempotency_key(headers: &HeaderMap) -> Result<(), ApiError> {
-    if headers.contains_key("idempotency-key") {
-        let detail = "this version keeps no idempotency keys; send the request without idempotency-key";
-        return Err(ApiError::new(ErrorCode::Unsupported, detail));
+/// A body that a layer has read before the handler.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadBody(Arc<Mutex<Option<(Bytes, BodyRoom)>>>);
+
+impl ReadBody {
+    pub(crate) fn new(bytes: Bytes, room: BodyRoom) -> Self {
+        Self(Arc::new(Mutex::new(Some((bytes, room)))))
     }
-    Ok(())
+
+    fn take(&self) -> Option<(Bytes, BodyRoom)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Whether the body is said to be JSON as it is.
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    check_content_type(headers).is_ok()
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -106,7 +122,16 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn read(headers: &HeaderMap, body: Body, state: &State) -> Result<(bytes::Bytes, BodyRoom), ApiError> {
+/// Reads a body within its limits.
+///
+/// # Errors
+/// 413, 408, 400, or 503 where the server holds as many bodies as it takes. The connection is at no request's beginning
+/// then.
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    state: &State,
+) -> Result<(Bytes, BodyRoom), ApiError> {
     let limit = state.bodies.max_bytes();
     let too_large = || {
         let detail = format!("the body is longer than {limit} bytes, the most that this server takes");

@@ -13,6 +13,7 @@ mod events;
 mod executions;
 mod extract;
 mod handlers;
+mod idempotency;
 #[cfg(all(target_os = "linux", feature = "native"))]
 mod image_info;
 #[cfg(all(target_os = "linux", feature = "native"))]

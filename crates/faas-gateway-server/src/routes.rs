@@ -1,11 +1,12 @@
 //! The one table of routes. The contract at `/openapi.json` is made from it.
 
 use axum::Router;
+use axum::middleware::from_fn;
 #[cfg(not(all(target_os = "linux", feature = "native")))]
 use axum::routing::any;
 use axum::routing::get;
 use utoipa::openapi::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 #[cfg(all(target_os = "linux", feature = "native"))]
@@ -13,18 +14,23 @@ use crate::handlers::images;
 #[cfg(not(all(target_os = "linux", feature = "native")))]
 use crate::handlers::no_images;
 use crate::handlers::{capabilities, docs, execute, health, instances, leaks, version};
+use crate::idempotency;
 use crate::state::Shared;
 
 /// The routes of the contract.
 fn contract() -> OpenApiRouter<Shared> {
     let router = OpenApiRouter::with_openapi(crate::openapi::base());
     #[cfg(all(target_os = "linux", feature = "native"))]
-    let router = router.routes(routes!(images::list, images::add, images::remove));
+    let router = router.routes(
+        routes!(images::list, images::add, images::remove).layer(from_fn(idempotency::refuse_if_interrupted)),
+    );
     router
-        .routes(routes!(execute::execute))
-        .routes(routes!(instances::create, instances::list))
+        .routes(routes!(execute::execute).layer(from_fn(idempotency::run_again_if_interrupted)))
+        .routes(
+            routes!(instances::create, instances::list).layer(from_fn(idempotency::refuse_if_interrupted)),
+        )
         .routes(routes!(instances::get, instances::update, instances::delete))
-        .routes(routes!(instances::exec))
+        .routes(routes!(instances::exec).layer(from_fn(idempotency::refuse_if_interrupted)))
         .routes(routes!(instances::stop))
         .routes(routes!(instances::start))
         .routes(routes!(instances::pause))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use faas_executor::store::StoreError;
 use faas_executor::{Engine, EngineConfig, StartError};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,6 +15,7 @@ use crate::answer_budget::AnswerBudget;
 use crate::app::App;
 use crate::body_budget::BodyBudget;
 use crate::config::Config;
+use crate::idempotency::Keys;
 use crate::serve::{ConnectionLimits, Server};
 use crate::state::State;
 
@@ -52,7 +54,9 @@ fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
 impl RunError {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Engine(StartError::InUse { .. }) => ExitCode::from(EXIT_USAGE),
+            Self::Engine(
+                StartError::InUse { .. } | StartError::Store { source: StoreError::Foreign { .. }, .. },
+            ) => ExitCode::from(EXIT_USAGE),
             Self::Log(_) | Self::Listen { .. } | Self::Engine(_) | Self::Io { .. } => ExitCode::FAILURE,
         }
     }
@@ -84,6 +88,7 @@ async fn serve(config: Config) -> Result<ExitCode, RunError> {
 
     let engine = Engine::start(EngineConfig {
         data_dir: config.data_dir.clone(),
+        database_url: config.database_url.clone(),
         #[cfg(feature = "docker")]
         docker: config.docker.clone(),
         #[cfg(all(target_os = "linux", feature = "native"))]
@@ -106,6 +111,8 @@ async fn serve(config: Config) -> Result<ExitCode, RunError> {
         images: engine.images().clone(),
         instances: engine.instances(),
         engine: Box::new(engine.clone()),
+        store: engine.store().clone(),
+        keys: Keys::new(engine.store().clone(), config.idempotency_ttl),
         limits: config.limits,
         bodies: BodyBudget::new(config.max_body_bytes, config.max_body_bytes_total),
         answers: AnswerBudget::new(config.max_answer_bytes_total),
@@ -121,7 +128,12 @@ async fn serve(config: Config) -> Result<ExitCode, RunError> {
     let first = signals.next().await;
     tracing::info!(signal = first.name, "shutting down");
     state.set_draining();
-    let ending = end(server, &engine, config.drain_timeout);
+    let ending = async {
+        end(server, &engine, config.drain_timeout).await;
+        // The last requests have still to say how they ended.
+        state.keys.settle().await;
+        engine.close_store().await;
+    };
     tokio::select! {
         () = ending => {
             tracing::info!("ended");

@@ -4,10 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use faas_executor::store::AnyStore;
+
 use crate::answer_budget::AnswerBudget;
 use crate::body_budget::BodyBudget;
 use crate::config::LimitRules;
 use crate::executions::Executions;
+use crate::idempotency::Keys;
 
 /// The server's state. One, behind an `Arc`.
 pub(crate) struct State {
@@ -15,6 +18,8 @@ pub(crate) struct State {
     pub(crate) instances: faas_executor::Instances,
     #[cfg(all(target_os = "linux", feature = "native"))]
     pub(crate) images: faas_executor::images::ImageStore,
+    pub(crate) store: AnyStore,
+    pub(crate) keys: Keys,
     pub(crate) limits: LimitRules,
     pub(crate) bodies: BodyBudget,
     pub(crate) answers: AnswerBudget,

@@ -38,6 +38,8 @@ pub enum Capability {
     TestImages,
     /// newuidmap(1) is there.
     Uidmap,
+    /// A PostgreSQL server for tests answers at the URL in `FAAS_TEST_POSTGRES_URL`.
+    Postgres,
 }
 
 impl Capability {
@@ -58,6 +60,7 @@ impl Capability {
             Self::Cc => "cc",
             Self::TestImages => "test-images",
             Self::Uidmap => "uidmap",
+            Self::Postgres => "postgres",
         }
     }
 
@@ -96,6 +99,11 @@ impl Capability {
                 runs("sh", &["-c", &format!("command -v {program} || {{ echo no {program} >&2; exit 1; }}")])
             }),
             Self::Uidmap => runs("sh", &["-c", "command -v newuidmap"]),
+            Self::Postgres => {
+                let url = variable("FAAS_TEST_POSTGRES_URL")
+                    .ok_or("FAAS_TEST_POSTGRES_URL is not set (scripts/test-postgres.sh starts a server)")?;
+                runs("psql", &["--no-psqlrc", "--quiet", "--command", "SELECT 1", &url])
+            }
         }
     }
 }

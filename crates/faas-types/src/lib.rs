@@ -25,4 +25,4 @@ pub use instance::{
     CreateInstanceRequest, ExecRequest, Instance, InstanceMetrics, InstanceStatus, OnTimeout, Resources,
     StopRequest, TimeoutRequest, UpdateInstanceRequest,
 };
-pub use server::{Health, HealthStatus, LeakInfo, RuntimeHealth, VersionInfo};
+pub use server::{Health, HealthStatus, LeakInfo, RuntimeHealth, StoreHealth, VersionInfo};

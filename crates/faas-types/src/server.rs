@@ -30,10 +30,23 @@ pub struct Health {
     pub uptime_ms: u64,
     /// Every runtime, with the reason where it is not available.
     pub runtimes: BTreeMap<Runtime, RuntimeHealth>,
+    /// Where what lasts is kept.
+    pub store: StoreHealth,
     /// Whether the runtime `docker` is available.
     pub docker: bool,
     /// Whether the runtime `firecracker` is available.
     pub firecracker: bool,
+}
+
+/// The store in `GET /health`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StoreHealth {
+    /// The kind of database: `sqlite` or `postgresql`.
+    pub kind: String,
+    /// Whether it answers now. Without it executions run; what needs it is refused as `overloaded`.
+    pub available: bool,
+    /// Why it does not, or null.
+    pub reason: Option<String>,
 }
 
 /// One runtime in `GET /health`.

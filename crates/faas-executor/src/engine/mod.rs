@@ -29,7 +29,7 @@ use crate::guest::Held;
 use crate::images::{ImageStore, ImageStoreConfig};
 use crate::platform::host;
 use crate::sandbox::Limits;
-use crate::store::{AnyStore, Store as _, StoreLocation};
+use crate::store::{AnyStore, DatabaseUrl, Store as _, StoreLocation};
 use backend::Backends;
 use instances::{Instances, Registry};
 use permits::Permits;
@@ -39,6 +39,8 @@ use permits::Permits;
 pub struct EngineConfig {
     /// Where everything that lasts is kept. Made when missing; locked against a second gateway.
     pub data_dir: PathBuf,
+    /// The PostgreSQL database that the store is in; without one it is a file in the data directory.
+    pub database_url: Option<DatabaseUrl>,
     /// The Docker engine to be used, if one is.
     #[cfg(feature = "docker")]
     pub docker: Option<crate::docker::DockerConfig>,
@@ -182,19 +184,19 @@ impl Inner {
 }
 
 impl Engine {
-    /// Locks the data directory, removes what an earlier gateway left in it, probes the backends and starts the
+    /// Locks the data directory, opens the store, removes what an earlier gateway left, probes the backends and starts the
     /// launcher. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// [`StartError`] when the data directory cannot be used or a configured backend cannot start. A backend that is
+    /// [`StartError`] when the data directory or the store cannot be used or a configured backend cannot start. A backend that is
     /// merely not there is no error: [`Engine::capabilities`] says so.
     pub async fn start(config: EngineConfig) -> Result<Self, StartError> {
         let data_dir = DataDir::open(&config.data_dir)?;
+        let store = open_store(&data_dir, config.database_url.as_ref()).await?;
         #[cfg(all(target_os = "linux", feature = "native"))]
         let images = ImageStore::open(&data_dir.private(data_dir::IMAGES)?, config.images.clone()).await?;
-        let location = StoreLocation::File(data_dir.path().join("store.db"));
-        let store = AnyStore::open(&location, data_dir.gateway_id().as_str()).await?;
-        let left = instances::recover::read(&store).await?;
+        let read = instances::recover::read(&store).await;
+        let left = read.map_err(|source| StartError::Store { place: "the store".to_owned(), source })?;
         let lasting = instances::recover::lasting(&left);
         #[cfg(all(target_os = "linux", feature = "native"))]
         let backends = Backends::start(&data_dir, &config, &lasting, images.images_dir()).await?;
@@ -204,11 +206,11 @@ impl Engine {
         let engine = Self {
             inner: Arc::new(Inner {
                 config,
+                store,
                 backends,
                 #[cfg(all(target_os = "linux", feature = "native"))]
                 images,
                 permits,
-                store,
                 instances: Registry::default(),
                 background: TaskTracker::new(),
                 watchers: TaskTracker::new(),
@@ -235,6 +237,17 @@ impl Engine {
     /// [`EngineError`]; a program that fails is no error.
     pub async fn execute(&self, spec: ExecuteSpec) -> Result<ExecutionOutcome, EngineError> {
         execute::execute(&self.inner, spec).await
+    }
+
+    /// The rows that last.
+    #[must_use]
+    pub fn store(&self) -> &AnyStore {
+        &self.inner.store
+    }
+
+    /// Closes the store, after [`Engine::shutdown`] and when nobody else uses it any more.
+    pub async fn close_store(&self) {
+        self.inner.store.close().await;
     }
 
     /// The images that sandboxes can start from, beside the host's own.
@@ -271,7 +284,8 @@ impl Engine {
     }
 
     /// Takes no new executions, waits until the running ones have ended and everything made for them is gone, or
-    /// until `grace` is over and then ends them. Returns when nothing is left.
+    /// until `grace` is over and then ends them. Returns when nothing is left. The store stays open, for those who still
+    /// have to write how their requests ended.
     pub async fn shutdown(&self, grace: Duration) {
         self.inner.permits.close();
         self.inner.closed.cancel();
@@ -282,8 +296,20 @@ impl Engine {
         // Ends every sandbox but those that last, with whatever runs in it.
         self.inner.backends.stop().await;
         self.inner.background.wait().await;
-        self.inner.store.close().await;
         #[cfg(all(target_os = "linux", feature = "native"))]
         self.inner.images.settle().await;
     }
+}
+
+async fn open_store(data_dir: &DataDir, url: Option<&DatabaseUrl>) -> Result<AnyStore, StartError> {
+    let (location, place) = match url {
+        Some(url) => (StoreLocation::Url(url.clone()), format!("database_url {}", url.shown())),
+        None => {
+            let file = data_dir.path().join("store.db");
+            let place = file.display().to_string();
+            (StoreLocation::File(file), place)
+        }
+    };
+    let opened = AnyStore::open(&location, data_dir.gateway_id().as_str()).await;
+    opened.map_err(|source| StartError::Store { place, source })
 }

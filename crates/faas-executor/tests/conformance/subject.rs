@@ -85,6 +85,7 @@ impl Subject {
         };
         let engine = Engine::start(EngineConfig {
             data_dir: data_dir.clone(),
+            database_url: None,
             #[cfg(feature = "docker")]
             docker: (backend == Backend::Docker).then(docker),
             #[cfg(feature = "native")]
@@ -94,6 +95,7 @@ impl Subject {
             #[cfg(feature = "native")]
             images: ImageStoreConfig::new(own_program),
             pull: PullPolicy::Never,
+            max_instances: 16,
             default_runtime: RuntimeChoice::Auto,
             default_image: "no-such-image".to_owned(),
             max_concurrent: 16,

@@ -65,11 +65,13 @@ async fn gateway(host: &str) -> Gateway {
     let transport = TransportChoice::Auto;
     let engine = Engine::start(EngineConfig {
         data_dir: data_dir.clone(),
+        database_url: None,
         docker: Some(DockerConfig { host: host.parse().unwrap(), transport, runtime: None, auth_file: None }),
         launcher_exe: exe.clone(),
         native_slots: 2,
         images: ImageStoreConfig::new(exe),
         pull: PullPolicy::Never,
+        max_instances: 16,
         default_runtime: RuntimeChoice::Auto,
         default_image: "host".to_owned(),
         max_concurrent: 8,

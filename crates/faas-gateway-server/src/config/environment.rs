@@ -11,7 +11,7 @@ const PREFIX: &str = "FAAS_";
 
 /// Variables with our prefix that are for the clients, the start script, the build and the tests. They are often set
 /// where the server is started, and mean nothing to it.
-pub(super) const FOREIGN: [&str; 14] = [
+pub(super) const FOREIGN: [&str; 15] = [
     "FAAS_AB_REQUESTS",
     "FAAS_ALLOWED_SKIPS",
     "FAAS_BASE_URL",
@@ -25,6 +25,7 @@ pub(super) const FOREIGN: [&str; 14] = [
     "FAAS_SKIP_LOG",
     "FAAS_SOAK_SECONDS",
     "FAAS_TEST_DOCKER_HOST",
+    "FAAS_TEST_POSTGRES_URL",
     "FAAS_UPDATE",
 ];
 

@@ -23,6 +23,7 @@ use faas_executor::docker::DockerConfig;
 #[cfg(all(target_os = "linux", feature = "native"))]
 use faas_executor::images::{ImageName, ImageStoreConfig};
 use faas_executor::sandbox::Limits;
+use faas_executor::store::DatabaseUrl;
 use faas_types::RuntimeChoice;
 use tracing_subscriber::EnvFilter;
 
@@ -154,6 +155,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where everything that lasts is kept.
     pub data_dir: PathBuf,
+    /// The database for what lasts, where it is not a file in the data directory.
+    pub database_url: Option<DatabaseUrl>,
+    /// How long the answer to a request with an idempotency key is kept.
+    pub idempotency_ttl: Duration,
     /// The runtime for `auto`.
     pub runtime: RuntimeChoice,
     /// The image for requests that name none.
@@ -262,6 +267,18 @@ impl Config {
                 Some(dir) => dir,
                 None => default_data_dir(surroundings)?,
             },
+            database_url: match options.database_url {
+                Some(url) => {
+                    url.check().map_err(|reason| ConfigError::Value { option: "database_url", reason })?;
+                    Some(url)
+                }
+                None => None,
+            },
+            idempotency_ttl: milliseconds(
+                "idempotency_ttl_ms",
+                options.idempotency_ttl_ms.unwrap_or(DAY_MS),
+                1,
+            )?,
             runtime: options.runtime.unwrap_or_default(),
             default_image,
             max_concurrent: within("max_concurrent", max_concurrent, 1, 100_000)? as usize,

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
 use faas_executor::PullPolicy;
+use faas_executor::store::DatabaseUrl;
 use faas_types::RuntimeChoice;
 use serde::Deserialize;
 
@@ -22,7 +23,7 @@ use serde::Deserialize;
 /// `faas-gateway-server images --help` tells how the images of a data directory are listed, pulled, imported and removed.
 ///
 /// Exit codes: 0 stopped, 64 bad configuration or a data directory in use, 1 cannot start for another reason (the port
-/// is taken, for example), 130 or 143 ended at once by a second signal.
+/// is taken, or the database cannot be reached, for example), 130 or 143 ended at once by a second signal.
 #[derive(Clone, Debug, Default, PartialEq, Parser, Deserialize)]
 #[command(name = "faas-gateway-server", version, max_term_width = 100)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +37,19 @@ pub struct Options {
     /// `$XDG_DATA_HOME/faas` (or `~/.local/share/faas`) otherwise.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+
+    /// The PostgreSQL database for all that has to last but images: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with
+    /// `?sslmode=verify-full` for a server that is not near, or `?host=DIR` for its socket. It must exist and be this
+    /// gateway's alone. What the URL leaves out is taken from PostgreSQL's own variables (`PGPASSWORD`, for example). As
+    /// an argument it can be seen by every user of the machine. Default: SQLite, in the file `store.db` of the data
+    /// directory
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<DatabaseUrl>,
+
+    /// How long the answer to a request with `idempotency-key` is kept, in milliseconds. Default: 86400000, a day, which
+    /// is the most
+    #[arg(long, value_name = "MS")]
+    pub idempotency_ttl_ms: Option<u64>,
 
     /// A TOML file with any of the other options, with `_` for `-` in their names. Not an option of the file itself.
     #[arg(long, value_name = "FILE")]
@@ -200,6 +214,8 @@ impl Options {
         Self {
             listen: self.listen.or(lower.listen),
             data_dir: self.data_dir.or(lower.data_dir),
+            database_url: self.database_url.or(lower.database_url),
+            idempotency_ttl_ms: self.idempotency_ttl_ms.or(lower.idempotency_ttl_ms),
             config: self.config.or(lower.config),
             runtime: self.runtime.or(lower.runtime),
             default_image: self.default_image.or(lower.default_image),

@@ -59,8 +59,8 @@ Exit codes:
 | code | when |
 |---|---|
 | 0 | stopped by SIGTERM or SIGINT, requests answered or the drain timeout over; `--help`, `--version` |
-| 64 | bad configuration, or the data directory is in use by another gateway |
-| 1 | it cannot start for another reason, for example because the port is taken |
+| 64 | bad configuration, or the data directory or the database is another gateway's |
+| 1 | it cannot start for another reason, for example because the port is taken or the database cannot be reached |
 | 130, 143 | ended at once by a second SIGINT or SIGTERM |
 
 The log goes to standard error. `RUST_LOG` filters it (`info` when not set; for example `warn` or

@@ -106,6 +106,25 @@ fn bad_values_name_the_option() {
 }
 
 #[test]
+fn a_database_is_a_url_whose_password_nobody_sees() {
+    let url = "postgres://ann:geheim@db.example/faas";
+    let given = config(&["--database-url", url], &[]).unwrap();
+    assert!(!format!("{given:?}").contains("geheim"), "{given:?}");
+    assert_eq!(given.database_url.unwrap().shown(), "postgres://ann@db.example:5432/faas");
+    assert!(config(&[], &[]).unwrap().database_url.is_none());
+    let (_file, path) = file(&format!("database_url = {url:?}"));
+    assert!(config(&["--config", &path], &[]).unwrap().database_url.is_some());
+    for wrong in ["mysql://ann:geheim@h/d", "ann:geheim@h", "postgres://ann:geheim@h:x/d"] {
+        for message in
+            [refused(&["--database-url", wrong], &[]), refused(&[], &[("FAAS_DATABASE_URL", wrong)])]
+        {
+            assert!(message.contains("database_url") && !message.contains("geheim"), "{message}");
+        }
+    }
+    assert!(refused(&["--idempotency-ttl-ms", "0"], &[]).contains("idempotency_ttl_ms"));
+}
+
+#[test]
 fn a_broken_file_is_refused_with_the_line() {
     let (_file, path) = file("max_queued = 1\nlisten = ");
     assert!(refused(&["--config", &path], &[]).contains("line 2"));

@@ -10,7 +10,7 @@ use faas_types::{ErrorCode, ExecuteRequest, ExecuteResponse, RequestId};
 
 use crate::error::ApiError;
 use crate::events::EventFormat;
-use crate::extract::{self, JsonBody};
+use crate::extract::JsonBody;
 use crate::openapi::Problems;
 use crate::state::{self, Shared};
 use crate::{answer_budget, offload, query, response, validate};
@@ -18,14 +18,17 @@ use crate::{answer_budget, offload, query, response, validate};
 /// Run one command in a fresh sandbox
 ///
 /// The sandbox is made for this request and destroyed after it. A command that fails is a 200 with its `exit_code`; a
-/// client that closes its connection cancels its execution.
+/// client that closes its connection cancels its execution. With `idempotency-key` the same request has its effect once.
 #[utoipa::path(
     post,
     path = "/api/v1/execute",
     tag = "executions",
+    params(("idempotency-key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
     request_body = ExecuteRequest,
     responses(
-        (status = 200, description = "The command ran, whatever its exit code", body = ExecuteResponse),
+        (status = 200, description = "The command ran, whatever its exit code", body = ExecuteResponse, headers(
+            ("idempotency-replayed" = String, description = "`true` where the answer was given before"),
+        )),
         Problems,
     ),
 )]
@@ -69,7 +72,6 @@ const JSON_FACTOR: usize = 12;
 /// Headers and parameters of the contract that this version does not act on are refused, not ignored.
 fn refuse_what_is_not_there(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
     query::none(uri)?;
-    extract::refuse_idempotency_key(headers)?;
     if EventFormat::wanted(headers).is_some() {
         let detail = "this version does not stream an execution's output; accept application/json";
         return Err(ApiError::new(ErrorCode::Unsupported, detail));
@@ -92,7 +94,6 @@ mod tests {
     #[test]
     fn what_the_contract_has_and_this_version_does_not_is_refused() {
         assert!(refused("/api/v1/execute?wait=false", "x-a", "b"));
-        assert!(refused("/api/v1/execute", "idempotency-key", "k"));
         assert!(refused("/api/v1/execute", "accept", "text/event-stream"));
         assert!(refused("/api/v1/execute", "accept", "application/x-ndjson;q=1, text/html"));
         assert!(!refused("/api/v1/execute", "accept", "text/event-stream, application/json"));

@@ -3,9 +3,10 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use faas_executor::store::{Store as _, StoreError};
 use faas_types::{
     Capabilities, ErrorCode, Health, HealthStatus, LimitsSupport, Problem, Runtime, RuntimeCapabilities,
-    RuntimeHealth,
+    RuntimeHealth, StoreHealth,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -26,7 +27,7 @@ const OK: Probe = Probe { status: "ok" };
 /// The server's health
 ///
 /// `healthy` and `degraded` are 200, `unhealthy` is 503 with the same body. `degraded` means that the default runtime
-/// works and does not enforce every limit.
+/// works, and that it does not enforce every limit or that the store cannot be reached.
 #[utoipa::path(
     get,
     path = "/health",
@@ -38,7 +39,14 @@ const OK: Probe = Probe { status: "ok" };
 )]
 pub(crate) async fn health(State(state): State<Shared>) -> (StatusCode, Json<Health>) {
     let uptime_ms = u64::try_from(state.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let health = of(state.engine.capabilities().await, uptime_ms);
+    let (capabilities, ping) = tokio::join!(state.engine.capabilities(), state.store.ping());
+    let reason = ping.err().map(|error| match error {
+        // Whatever else it says is of the inside.
+        StoreError::Unreachable { .. } => "it cannot be reached".to_owned(),
+        _ => "it does not work; the cause is in the server's log".to_owned(),
+    });
+    let store = StoreHealth { kind: state.store.kind().to_owned(), available: reason.is_none(), reason };
+    let health = of(capabilities, store, uptime_ms);
     let status = match health.status {
         HealthStatus::Unhealthy => StatusCode::SERVICE_UNAVAILABLE,
         HealthStatus::Healthy | HealthStatus::Degraded => StatusCode::OK,
@@ -87,17 +95,17 @@ fn reasons(capabilities: &Capabilities) -> String {
     reasons.collect::<Vec<_>>().join("; ")
 }
 
-fn of(capabilities: Capabilities, uptime_ms: u64) -> Health {
+fn of(capabilities: Capabilities, store: StoreHealth, uptime_ms: u64) -> Health {
     let available = |name| capabilities.runtimes.get(&name).is_some_and(|runtime| runtime.available);
     let (docker, firecracker) = (available(Runtime::Docker), available(Runtime::Firecracker));
     let default = capabilities.default_runtime.and_then(|default| capabilities.runtimes.get(&default));
     let status = match default {
         None => HealthStatus::Unhealthy,
-        Some(default) if unenforced(&default.limits).is_empty() => HealthStatus::Healthy,
+        Some(default) if unenforced(&default.limits).is_empty() && store.available => HealthStatus::Healthy,
         Some(_) => HealthStatus::Degraded,
     };
     let runtimes = capabilities.runtimes.into_iter().map(|(name, of)| (name, runtime_health(of))).collect();
-    Health { status, version: VERSION.to_owned(), uptime_ms, runtimes, docker, firecracker }
+    Health { status, version: VERSION.to_owned(), uptime_ms, runtimes, store, docker, firecracker }
 }
 
 fn runtime_health(of: RuntimeCapabilities) -> RuntimeHealth {
@@ -120,11 +128,18 @@ fn unenforced(limits: &LimitsSupport) -> Vec<String> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use faas_types::{Capabilities, HealthStatus, LimitSupport, LimitsSupport, Runtime, RuntimeCapabilities};
+    use faas_types::{
+        Capabilities, HealthStatus, LimitSupport, LimitsSupport, Runtime, RuntimeCapabilities, StoreHealth,
+    };
 
     use super::of;
 
-    fn status(available: bool, disk: LimitSupport) -> (HealthStatus, Vec<String>) {
+    fn store(available: bool) -> StoreHealth {
+        let reason = (!available).then(|| "it cannot be reached".to_owned());
+        StoreHealth { kind: "sqlite".to_owned(), available, reason }
+    }
+
+    fn status(available: bool, disk: LimitSupport, store_available: bool) -> (HealthStatus, Vec<String>) {
         let yes = || LimitSupport::yes("x");
         let native = RuntimeCapabilities {
             available,
@@ -137,16 +152,21 @@ mod tests {
                 default_image: "host".to_owned(),
                 runtimes: BTreeMap::from([(Runtime::Native, native)]),
             },
+            store(store_available),
             0,
         );
         (health.status, health.runtimes[&Runtime::Native].unenforced_limits.clone())
     }
 
     #[test]
-    fn health_is_as_good_as_the_default_runtime() {
-        assert_eq!(status(true, LimitSupport::yes("x")), (HealthStatus::Healthy, vec![]));
+    fn health_is_as_good_as_the_default_runtime_and_the_store() {
+        assert_eq!(status(true, LimitSupport::yes("x"), true), (HealthStatus::Healthy, vec![]));
         let unenforced = vec!["disk_mb: no loop devices".to_owned()];
-        assert_eq!(status(true, LimitSupport::no("no loop devices")), (HealthStatus::Degraded, unenforced));
-        assert_eq!(status(false, LimitSupport::yes("x")).0, HealthStatus::Unhealthy);
+        assert_eq!(
+            status(true, LimitSupport::no("no loop devices"), true),
+            (HealthStatus::Degraded, unenforced)
+        );
+        assert_eq!(status(false, LimitSupport::yes("x"), true).0, HealthStatus::Unhealthy);
+        assert_eq!(status(true, LimitSupport::yes("x"), false).0, HealthStatus::Degraded);
     }
 }

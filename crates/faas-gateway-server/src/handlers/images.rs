@@ -112,12 +112,15 @@ pub(crate) struct AddParameters {
 /// With a JSON body, the image of that name is fetched from its registry, whether or not the store has one of that name.
 /// With any other, the body is an archive: an OCI layout as a tar or what `docker save` writes, as it is or compressed
 /// with gzip or zstd. With `accept: text/event-stream` or `application/x-ndjson` the answer comes as events that tell how
-/// far it has come, the last of which is `done` or `error`.
+/// far it has come, the last of which is `done` or `error`. `idempotency-key` is for a pull that answers with a document.
 #[utoipa::path(
     post,
     path = "/api/v1/images",
     tag = "images",
-    params(AddParameters),
+    params(
+        AddParameters,
+        ("idempotency-key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+    ),
     request_body(content(
         (PullRequest = "application/json"),
         (Vec<u8> = "application/x-tar"),
@@ -128,6 +131,8 @@ pub(crate) struct AddParameters {
             (ImagesAdded = "application/json"),
             (ImageEvent = "text/event-stream"),
             (ImageEvent = "application/x-ndjson"),
+        ), headers(
+            ("idempotency-replayed" = String, description = "`true` where the answer was given before"),
         )),
         Problems,
     ),
@@ -137,13 +142,16 @@ pub(crate) async fn add(
     Extension(request_id): Extension<RequestId>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    extract::refuse_idempotency_key(request.headers())?;
     let parameters: AddParameters = query::parse(request.uri()).map_err(ApiError::closing)?;
     let format = EventFormat::wanted(request.headers());
     let (sender, steps) = mpsc::channel(WAITING_STEPS);
     let begun = Arc::new(Notify::new());
     let is_archive = extract::media_type(request.headers()).is_some_and(|kind| ARCHIVES.contains(&&*kind));
     let work = if is_archive {
+        if request.headers().contains_key("idempotency-key") {
+            let detail = "an archive has no idempotency-key: importing the same one again changes nothing";
+            return Err(ApiError::new(ErrorCode::Unsupported, detail).closing());
+        }
         let (parts, body) = request.into_parts();
         import(&state, &parts, body, parameters.name, sender, Arc::clone(&begun))
             .map_err(ApiError::closing)?

@@ -16,7 +16,7 @@ use utoipa::IntoParams;
 
 use crate::error::ApiError;
 use crate::events::EventFormat;
-use crate::extract::{self, JsonBody, OptionalJson};
+use crate::extract::{JsonBody, OptionalJson};
 use crate::handlers::execute;
 use crate::openapi::Problems;
 use crate::state::Shared;
@@ -34,7 +34,7 @@ fn no_query(uri: &Uri) -> Result<(), ApiError> {
 /// Create an instance
 ///
 /// Answers when commands can be run in it. It is there until it is deleted or its time is over, whatever becomes of the
-/// server; a client that goes away while it is made does not end it.
+/// server. One whose client goes away while it is made is deleted again.
 #[utoipa::path(
     post,
     path = "/api/v1/instances",
@@ -46,12 +46,10 @@ pub(crate) async fn create(
     State(state): State<Shared>,
     Extension(request_id): Extension<RequestId>,
     uri: Uri,
-    headers: HeaderMap,
     body: Result<JsonBody<CreateInstanceRequest>, ApiError>,
 ) -> Result<Response, ApiError> {
     let JsonBody { value, bytes, room } = body?;
     no_query(&uri)?;
-    extract::refuse_idempotency_key(&headers)?;
     let rules = state.limits;
     let new = offload::by_size(bytes, move || validate::new_instance(value, tenant(), &rules)).await??;
     let created = state.instances.create(new).await;
@@ -228,7 +226,6 @@ pub(crate) async fn exec(
 ) -> Result<Response, ApiError> {
     let JsonBody { value, bytes, room } = body?;
     no_query(&uri)?;
-    extract::refuse_idempotency_key(&headers)?;
     if EventFormat::wanted(&headers).is_some() {
         let detail = "this version does not stream a command's output; accept application/json";
         return Err(ApiError::new(ErrorCode::Unsupported, detail));

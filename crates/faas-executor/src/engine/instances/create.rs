@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use faas_guest_protocol::Program;
 use faas_types::{InstanceId, RuntimeChoice};
+use tokio_util::sync::CancellationToken;
 
 use super::data::{InstanceInfo, NewInstance, now_ms};
 use super::live::Live;
@@ -23,8 +24,8 @@ const NOTHING: [&str; 2] = ["/.faas/agent", "--version"];
 const FILES_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl Instances {
-    /// Makes an instance and returns when commands can be run in it. It is made to its end whether the caller waits for
-    /// that or not.
+    /// Makes an instance and returns when commands can be run in it. When the future is dropped it is deleted again:
+    /// nobody was told its id.
     ///
     /// # Errors
     /// [`EngineError`]; then there is no instance.
@@ -66,8 +67,13 @@ impl Instances {
         let backend = place(&self.inner, choice, &mut spec).await?;
         info.runtime = backend.runtime();
         info.image_id = execute::image_id(&spec);
-        let this = self.clone();
-        self.to_its_end(async move { this.make(info, spec, new.files).await }).await
+        let wanted = CancellationToken::new();
+        let (this, doomed) = (self.clone(), wanted.clone());
+        let unwanted = wanted.drop_guard();
+        let made = self.to_its_end(async move { this.make(info, spec, new.files, doomed).await }).await;
+        // It has its own end from here on.
+        unwanted.disarm();
+        made
     }
 
     async fn make(
@@ -75,6 +81,7 @@ impl Instances {
         mut info: InstanceInfo,
         spec: SandboxSpec,
         files: Vec<InputFile>,
+        doomed: CancellationToken,
     ) -> Result<InstanceInfo, EngineError> {
         let most = self.inner.config.max_instances;
         let place = self.inner.instances.reserve(most).ok_or(EngineError::TooManyInstances { most })?;
@@ -83,7 +90,7 @@ impl Instances {
         }
         self.inner.store.insert_instance(&info.to_row()?, Some(&info.event())).await?;
         info.revision = 1;
-        let live = Live::new(info);
+        let live = Live::new(info, doomed);
         let turn = live.turn.lock().await;
         self.inner.instances.insert(&live);
         drop(place);

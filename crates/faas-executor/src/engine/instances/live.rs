@@ -73,13 +73,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Live {
-    pub(super) fn new(info: InstanceInfo) -> Arc<Self> {
+    /// `doomed` is cancelled by whoever wants it no more.
+    pub(super) fn new(info: InstanceInfo, doomed: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             last_active_ms: AtomicU64::new(info.last_active_at_ms),
             info: Mutex::new(info),
             turn: tokio::sync::Mutex::default(),
             place: RwLock::default(),
-            doomed: CancellationToken::new(),
+            doomed,
             unseen: std::sync::atomic::AtomicBool::new(false),
             frozen: watch::Sender::new(Frozen::default()),
             users: AtomicUsize::new(0),

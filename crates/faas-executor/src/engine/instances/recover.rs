@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures_util::{StreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
 
 use super::Instances;
 use super::data::InstanceInfo;
@@ -36,7 +37,8 @@ pub(in crate::engine) fn lasting(instances: &[InstanceInfo]) -> Vec<Lasting> {
 impl Instances {
     /// Finds every instance of an earlier server. Those whose backend cannot be reached are looked for later.
     pub(in crate::engine) async fn recover(&self, instances: Vec<InstanceInfo>) {
-        let lives: Vec<_> = instances.into_iter().map(Live::new).collect();
+        let lives: Vec<_> =
+            (instances.into_iter()).map(|info| Live::new(info, CancellationToken::new())).collect();
         for live in &lives {
             live.unseen.store(true, Ordering::Release);
             self.inner.instances.insert(live);
