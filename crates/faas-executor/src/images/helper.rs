@@ -11,6 +11,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::error::ImageError;
 use super::marks;
+use super::mode::UnpackMode;
 use super::unpack;
 use super::unpack::job::{Ids, Job, JobError, MAX_FRAME_BYTES, MoreOrder, Order, Report};
 use crate::native::socket::Socket;
@@ -29,7 +30,7 @@ const MAX_REMOVED: usize = 100;
 
 /// What starts unpack processes.
 #[derive(Clone, Debug)]
-pub(super) struct Helper {
+pub(crate) struct Helper {
     /// The server's own program.
     pub(super) exe: PathBuf,
     pub(super) ids: Ids,
@@ -68,6 +69,11 @@ pub(super) struct Running {
 }
 
 impl Helper {
+    /// One whose processes have the ids of this user's store, and of its sandboxes. `exe` is the server's program.
+    pub(crate) fn new(exe: PathBuf) -> Result<Self, ImageError> {
+        Ok(Self { exe, ids: UnpackMode::detect().ids()? })
+    }
+
     /// Starts a job. `fds` are the directory that it is shut up in and what the job names; `more` those of further
     /// messages.
     pub(super) async fn start(
@@ -109,7 +115,7 @@ impl Helper {
     }
 
     /// Removes everything in some directories.
-    pub(super) async fn remove_all_in(&self, dirs: &[OwnedFd]) -> Result<(), ImageError> {
+    pub(crate) async fn remove_all_in(&self, dirs: &[OwnedFd]) -> Result<(), ImageError> {
         for dirs in dirs.chunks(MAX_REMOVED) {
             let [first, more @ ..] = dirs else { continue };
             let more: Vec<_> = more.iter().map(|dir| vec![dir.as_fd()]).collect();

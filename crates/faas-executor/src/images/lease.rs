@@ -91,6 +91,15 @@ impl ImageLease {
         self.0.root.as_fd()
     }
 
+    /// Another lock of those that keep it there, for a process that may outlive this one: the lease's own is given up
+    /// with it, by whomever it is shared.
+    pub(crate) fn lock_again(&self) -> std::io::Result<OwnedFd> {
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(&self.0.pin, ".", flags, rustix::fs::Mode::empty())?;
+        rustix::fs::flock(&dir, rustix::fs::FlockOperation::NonBlockingLockShared)?;
+        Ok(dir)
+    }
+
     /// What the image says of itself.
     #[must_use]
     pub fn config(&self) -> &ImageConfig {

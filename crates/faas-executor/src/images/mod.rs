@@ -63,6 +63,7 @@ pub mod unpack;
 pub use config::ImageConfig;
 pub use digest::Digest;
 pub use error::{ImageError, ImageErrorKind};
+pub(crate) use helper::Helper;
 pub use lease::ImageLease;
 pub use mode::UnpackMode;
 pub use names::{ImageName, check_reference};

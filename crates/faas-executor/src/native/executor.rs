@@ -5,56 +5,118 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use faas_types::{LimitSupport, LimitsSupport, Network, Runtime, RuntimeCapabilities, SandboxId};
-use rustix::process::Signal;
 
-use super::cgroup::{CgroupFileError, CgroupHost, CgroupPlan, SlotCgroup};
+use super::cgroup::{CgroupFileError, CgroupHost, CgroupPlan, LimitsError, SlotCgroup};
 use super::disk::{DiskError, Disks, MIN_BYTES, Promise};
-use super::launcher::message::{ImageOrder, LauncherSetup, SandboxOrder, SlotReply};
+use super::host_image;
+use super::id_blocks::{self, IdBlocks};
+use super::lasting::files::Files;
+use super::lasting::record::{self, Record};
+use super::lasting::registry::{Registry, Waiting};
+use super::lasting::{LastingPart, NO_LASTING_LIMIT, Prepared, ended, kill_and_wait};
+use super::launcher::message::{ImageOrder, LastingOrder, LauncherSetup, SandboxOrder, SlotReply};
 use super::launcher::{self, Failure};
-use super::launcher_process::LauncherConfig;
+use super::launcher_process::{LauncherConfig, others_have_cleared};
 use super::layout::{self, IdMode};
-use super::slots::{Slot, SlotError, Slots};
+use super::slots::{Reserved, Slot, SlotError, Slots};
 use super::subordinate::Subordinate;
 use super::watchdog::{Watchdog, Watched};
-use super::{host_image, socket};
 use crate::agent_binary;
 use crate::data_dir::DataDir;
 use crate::error::StartError;
 use crate::guest::{AgentStream, connect};
 use crate::images::ImageLease;
 use crate::sandbox::{
-    Account, BackendHandle, Ended, Found, HOST_IMAGE, ImageDefaults, Leak, Limits, Measures, SandboxError,
-    SandboxExecutor, SandboxHandle, SandboxRecord, SandboxSpec, Unsupported,
+    Account, BackendHandle, Ended, Found, HOST_IMAGE, ImageDefaults, Leak, Lifetime, Limits, Measures,
+    SandboxError, SandboxExecutor, SandboxHandle, SandboxRecord, SandboxSpec, Unsupported,
 };
 
 /// The part of a sandbox's handle that is this backend's.
 #[derive(Debug)]
 pub struct NativeHandle {
-    slot: Slot,
+    pub(super) slot: Slot,
     /// PID of the sandbox's `init` as this host sees it, and the pidfd that makes it unmistakable.
-    init_pid: u32,
-    pidfd: OwnedFd,
-    /// The room of its disk, where it has one.
+    pub(super) init_pid: u32,
+    pub(super) pidfd: OwnedFd,
+    /// The room of its disk, where it has one that ends with it.
     _disk: Option<Arc<Promise>>,
     watched: Arc<Watched>,
     /// Keeps its image where it is.
-    _image: Option<ImageLease>,
+    pub(super) image: Option<ImageLease>,
+    /// What it may use now.
+    limits: Mutex<Limits>,
+    /// Whether it was ever told to stop where it is: then its slot may be stopped still.
+    was_paused: AtomicBool,
+    /// What is to be known of it where it lasts.
+    pub(super) lasting: Option<LastingPart>,
+}
+
+impl NativeHandle {
+    /// One that an earlier server made.
+    pub(super) fn adopted(
+        slot: Slot,
+        init_pid: u32,
+        pidfd: OwnedFd,
+        watched: Arc<Watched>,
+        spec: &SandboxSpec,
+        paused: bool,
+        part: LastingPart,
+    ) -> Self {
+        Self {
+            slot,
+            init_pid,
+            pidfd,
+            _disk: None,
+            watched,
+            image: spec.stored.clone(),
+            limits: Mutex::new(spec.limits),
+            was_paused: AtomicBool::new(paused),
+            lasting: Some(part),
+        }
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        // No code panics while it holds the lock halfway through a change.
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A handle taken apart, to be ended.
+pub(super) struct Parts {
+    pub(super) id: SandboxId,
+    pub(super) native: NativeHandle,
+}
+
+impl Parts {
+    pub(super) fn of(sandbox: SandboxHandle) -> Result<Self, SandboxError> {
+        match sandbox.backend {
+            BackendHandle::Native(native) => Ok(Self { id: sandbox.id, native }),
+            #[cfg(feature = "docker")]
+            BackendHandle::Docker(_) => Err(foreign()),
+        }
+    }
 }
 
 /// Makes native sandboxes.
 #[derive(Debug)]
 pub struct NativeExecutor {
-    slots: Arc<Slots>,
+    pub(super) slots: Arc<Slots>,
     /// Without them there is a reason why.
-    cgroups: Result<Arc<CgroupHost>, String>,
+    pub(super) cgroups: Result<Arc<CgroupHost>, String>,
     /// What a sandbox has for ids.
     ids: IdSupport,
-    disks: DiskSupport,
-    watchdog: Watchdog,
+    pub(super) disks: DiskSupport,
+    pub(super) watchdog: Watchdog,
+    /// The files of lasting sandboxes, and what is known of these.
+    pub(super) files: Arc<Files>,
+    pub(super) lasting: Arc<Registry>,
+    /// The host's boot.
+    pub(super) boot_id: String,
 }
 
 /// Which ids sandboxes have, for capabilities.
@@ -68,7 +130,7 @@ enum IdSupport {
 
 /// Where a sandbox with a disk limit has its file system.
 #[derive(Debug)]
-enum DiskSupport {
+pub(super) enum DiskSupport {
     Loop(Disks),
     /// In a tmpfs of that size.
     Memory,
@@ -77,18 +139,20 @@ enum DiskSupport {
 
 /// What an executor is started with.
 #[derive(Clone, Debug)]
-pub(crate) struct NativeConfig {
-    pub(crate) launcher_exe: PathBuf,
-    pub(crate) spare_slots: usize,
+pub struct NativeConfig {
+    /// The program that is the launcher, and the unpack process, when it is started with that one argument.
+    pub launcher_exe: PathBuf,
+    /// How many slots stand ready when nothing happens.
+    pub spare_slots: usize,
     /// The directory that holds the root file systems of images, one below it each.
-    pub(crate) images_dir: Option<PathBuf>,
+    pub images_dir: Option<PathBuf>,
     /// Lasting sandboxes of an earlier server, which are to be left alone.
-    pub(crate) lasting: Vec<(SandboxId, Option<SandboxRecord>)>,
+    pub lasting: Vec<(SandboxId, Option<SandboxRecord>)>,
 }
 
 /// Why there is no native runtime.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NativeStartError {
+pub enum NativeStartError {
     /// This host or user cannot have it; the text is for capabilities.
     #[error("{0}")]
     Unavailable(String),
@@ -102,11 +166,22 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> StartError + '_ {
 }
 
 impl NativeExecutor {
-    /// Clears up after an earlier gateway of this data directory, and starts the launcher.
-    pub(crate) async fn start(data_dir: &DataDir, config: NativeConfig) -> Result<Self, NativeStartError> {
+    /// Clears up after an earlier gateway of this data directory, and starts the launcher. Must be called within a Tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// [`NativeStartError`].
+    pub async fn start(data_dir: &DataDir, config: NativeConfig) -> Result<Self, NativeStartError> {
         let root = rustix::process::geteuid().is_root();
         let native = data_dir.private("native")?;
-        let plan = cgroups(root, &layout::mark(data_dir.gateway_id().as_str())).await?;
+        let mark = layout::mark(data_dir.gateway_id().as_str());
+        let launchers = native.join("launchers");
+        if !others_have_cleared(&launchers).await.map_err(at(&launchers))? {
+            let reason = "the launcher of an earlier server has not cleared up after it yet";
+            return Err(NativeStartError::Unavailable(reason.to_owned()));
+        }
+        let boot_id = record::boot_id().map_err(at(Path::new("/proc/sys/kernel/random/boot_id")))?;
+        let plan = cgroups(root, &mark)?;
         let subordinate = (!root).then(|| {
             let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
             (uid, gid, Subordinate::find(uid, gid))
@@ -118,27 +193,34 @@ impl NativeExecutor {
                 IdMode::OfUser { uid: *uid, gid: *gid, further }
             }
         };
+        let files = Arc::new(Files::open(data_dir, config.launcher_exe.clone(), root)?);
         let setup = LauncherSetup {
             mount_point: data_dir.private("native/mnt")?,
             agent_dir: agent_binary::install(&native)?,
             images_dir: config.images_dir,
+            files_dir: (!files.on_disks()).then(|| files.dir().to_owned()),
             ids,
             cgroups: plan.as_ref().ok().map(|(plan, _)| plan.clone()),
         };
-        let (ids, subordinate) = match subordinate {
+        let (support, subordinate) = match subordinate {
             None => (IdSupport::OwnRanges, None),
             Some((_, _, Ok(range))) => (IdSupport::Range(range.count), Some(range)),
             Some((_, _, Err(reason))) => (IdSupport::One(reason), None),
         };
-        let launcher = LauncherConfig { exe: config.launcher_exe, setup, subordinate };
+        let launcher = LauncherConfig { exe: config.launcher_exe, setup, subordinate, lock: launchers };
         let cgroups = plan.map(|(_, host)| host);
-        let reserved = if root { reserved_ids()? } else { Vec::new() };
+        let mut reserved = numbers(ids, &mark)?;
+        let (lasting, records) = take_over(config.lasting, &boot_id, &mut reserved)?;
+        let kept = reserved.kept().clone();
+        if let Ok(cgroups) = &cgroups {
+            sweep(Arc::clone(cgroups), kept.clone()).await?;
+        }
         let started =
-            Slots::start(launcher, cgroups.as_ref().ok().cloned(), config.spare_slots, &reserved).await;
+            Slots::start(launcher, cgroups.as_ref().ok().cloned(), config.spare_slots, reserved).await;
         let slots = match started {
             Ok(slots) => slots,
             Err(error) => {
-                cgroups.iter().for_each(|cgroups| remove_roots(cgroups));
+                cgroups.iter().filter(|_| kept.is_empty()).for_each(|cgroups| remove_roots(cgroups));
                 return Err(NativeStartError::Unavailable(error.to_string()));
             }
         };
@@ -151,22 +233,31 @@ impl NativeExecutor {
         };
         let watchdog = Watchdog::default();
         tokio::spawn(watchdog.clone().run());
-        Ok(Self { slots, cgroups, ids, disks, watchdog })
+        let this = Self { slots, cgroups, ids: support, disks, watchdog, files, lasting, boot_id };
+        for (id, record) in records {
+            this.promise_again(&id, &record).await;
+        }
+        Ok(this)
     }
 
-    /// Ends the launcher and all slots, and removes what the gateway has on the host.
-    pub(crate) async fn stop(&self) {
+    /// Ends the launcher and all slots, and removes what the gateway has on the host, but for lasting sandboxes that
+    /// are kept.
+    pub async fn stop(&self) {
         self.slots.stop().await;
         // A launcher that died left its slots' cgroups.
         if let Ok(cgroups) = &self.cgroups {
-            if let Err(error) = sweep(Arc::clone(cgroups)).await {
+            let kept = self.slots.kept();
+            let none_kept = kept.is_empty();
+            if let Err(error) = sweep(Arc::clone(cgroups), kept).await {
                 tracing::error!(%error, "cgroups could not be cleared");
             }
-            remove_roots(cgroups);
+            if none_kept {
+                remove_roots(cgroups);
+            }
         }
     }
 
-    fn refuse(operation: &str, reason: impl Into<String>) -> SandboxError {
+    pub(super) fn refuse(operation: &str, reason: impl Into<String>) -> SandboxError {
         Unsupported { runtime: Runtime::Native, operation: operation.to_owned(), reason: reason.into() }
             .into()
     }
@@ -205,7 +296,10 @@ impl NativeExecutor {
     }
 
     /// Why this backend cannot make the sandbox, if so; its image, should it be one of the store's, aside.
-    async fn refusal(&self, spec: &SandboxSpec) -> Result<(), SandboxError> {
+    pub(super) async fn refusal(&self, spec: &SandboxSpec) -> Result<(), SandboxError> {
+        if spec.lifetime == Lifetime::Lasting {
+            self.lasting_refusal(spec)?;
+        }
         if spec.network == Network::Egress {
             return Err(Self::refuse("network egress", NO_EGRESS));
         }
@@ -220,10 +314,30 @@ impl NativeExecutor {
         Ok(())
     }
 
+    /// Makes a sandbox, with files that last or with none.
+    pub(super) async fn create_with(
+        &self,
+        spec: &SandboxSpec,
+        image: &ImageUse,
+        files: Option<&Prepared>,
+    ) -> Result<SandboxHandle, SandboxError> {
+        // A slot can have died since it was parked, or hold memory of the sandbox before: then another is asked.
+        let mut tries = 0;
+        loop {
+            match self.create_in_slot(spec, image, files).await {
+                Err(SandboxError::Create { source, .. }) if is_gone(&source) && tries < MAX_TRIES => {
+                    tries += 1
+                }
+                other => return other,
+            }
+        }
+    }
+
     async fn create_in_slot(
         &self,
         spec: &SandboxSpec,
         image: &ImageUse,
+        files: Option<&Prepared>,
     ) -> Result<SandboxHandle, SandboxError> {
         let slot = self.slots.claim().await.map_err(|error| match error {
             SlotError::Park(failure) => create_error(failure),
@@ -243,7 +357,7 @@ impl NativeExecutor {
         };
         let (agent, there) = sockets()
             .map_err(|source| SandboxError::Create { step: "make a socket pair".to_owned(), source })?;
-        let made = self.order(&slot, spec, image, there).await.and_then(|(init_pid, pidfd, disk)| {
+        let made = self.order(&slot, spec, image, files, there).await.and_then(|(init_pid, pidfd, disk)| {
             let again = pidfd
                 .try_clone()
                 .map_err(|source| SandboxError::Create { step: "watch a sandbox".to_owned(), source })?;
@@ -261,7 +375,10 @@ impl NativeExecutor {
                     pidfd,
                     _disk: disk,
                     watched,
-                    _image: spec.stored.clone(),
+                    image: spec.stored.clone(),
+                    limits: Mutex::new(spec.limits),
+                    was_paused: AtomicBool::new(false),
+                    lasting: None,
                 }),
             }),
             Err(error) => {
@@ -277,6 +394,7 @@ impl NativeExecutor {
         slot: &Slot,
         spec: &SandboxSpec,
         image: &ImageUse,
+        files: Option<&Prepared>,
         agent: UnixStream,
     ) -> Result<(u32, OwnedFd, Option<Arc<Promise>>), SandboxError> {
         if let Some(cgroup) = &slot.cgroup {
@@ -290,13 +408,21 @@ impl NativeExecutor {
             })?;
         }
         let memory_bytes = spec.limits.memory_bytes;
-        let (disk, tmpfs_bytes) = match (spec.limits.disk_bytes, &self.disks) {
-            (None, _) => (None, Some(Self::tmpfs_bytes(memory_bytes))),
-            (Some(bytes), DiskSupport::Memory) => (None, Some(bytes)),
-            (Some(bytes), DiskSupport::Loop(disks)) => {
-                (Some(make_disk(disks, bytes, IdMode::OwnRanges.of_slot(slot.number).base).await?), None)
+        let (mount, promise, tmpfs_bytes) = match (files, spec.limits.disk_bytes, &self.disks) {
+            (Some(files), _, _) => {
+                let mount = files.mount().map_err(|error| disk_error(error, spec.limits.disk_bytes))?;
+                (mount, None, None)
             }
-            (Some(_), DiskSupport::None(reason)) => return Err(Self::refuse("disk_mb", reason.clone())),
+            (None, None, _) => (None, None, Some(Self::tmpfs_bytes(memory_bytes))),
+            (None, Some(bytes), DiskSupport::Memory) => (None, None, Some(bytes)),
+            (None, Some(bytes), DiskSupport::Loop(disks)) => {
+                let owner = IdMode::OwnRanges.of_slot(slot.number).base;
+                let (mount, promise) = make_disk(disks, bytes, owner).await?;
+                (Some(mount), Some(promise), None)
+            }
+            (None, Some(_), DiskSupport::None(reason)) => {
+                return Err(Self::refuse("disk_mb", reason.clone()));
+            }
         };
         let order = SandboxOrder {
             hostname: spec.id.as_str().to_owned(),
@@ -305,15 +431,16 @@ impl NativeExecutor {
             cpu_millicores: spec.limits.cpu_millicores,
             pids: spec.limits.pids,
             tmpfs_bytes,
+            lasting: files.map(|files| LastingOrder { directory: files.directory(), again: files.again }),
             shm_bytes: (64 << 20).min(Self::tmpfs_bytes(memory_bytes)),
             keep_sockets_small: slot.cgroup.as_ref().is_none_or(|cgroup| cgroup.birth_place().is_none()),
             image: image.order.clone(),
         };
-        let (mount, promise) = disk.map_or((None, None), |(mount, promise)| (Some(mount), Some(promise)));
         let fds: Vec<_> = std::iter::once(agent.as_fd()).chain(mount.as_ref().map(|d| d.as_fd())).collect();
         let talk = |source| SandboxError::Create { step: "talk to a slot".to_owned(), source };
-        slot.socket.send(&order, &fds).await.map_err(talk)?;
-        match slot.socket.receive::<SlotReply>().await.map_err(talk)? {
+        let socket = slot.socket().map_err(talk)?;
+        socket.send(&order, &fds).await.map_err(talk)?;
+        match socket.receive::<SlotReply>().await.map_err(talk)? {
             Some((SlotReply::Created { pid }, mut fds)) => match fds.pop() {
                 Some(pidfd) => Ok((pid, pidfd, promise)),
                 None => Err(talk(io::Error::new(io::ErrorKind::InvalidData, "no pidfd came with a sandbox"))),
@@ -330,13 +457,7 @@ async fn make_disk(disks: &Disks, bytes: u64, owner: u32) -> Result<(OwnedFd, Ar
         let reason = format!("the smallest disk has {} MiB", MIN_BYTES >> 20);
         return Err(NativeExecutor::refuse("disk_mb", reason));
     }
-    let failed = |error: DiskError| match error.source.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => {
-            tracing::warn!(%error, "no room for a disk");
-            SandboxError::NoSpace { reason: format!("the host has no {} MiB left for disk_mb", bytes >> 20) }
-        }
-        _ => SandboxError::Create { step: format!("make a disk: {error}"), source: error.source },
-    };
+    let failed = |error| disk_error(error, Some(bytes));
     let disks = disks.clone();
     match tokio::task::spawn_blocking(move || disks.make(bytes, owner)).await {
         Ok(made) => made.map_err(failed),
@@ -346,23 +467,34 @@ async fn make_disk(disks: &Disks, bytes: u64, owner: u32) -> Result<(OwnedFd, Ar
     }
 }
 
-fn cgroup_error(error: CgroupFileError) -> SandboxError {
+/// A disk of so many bytes, if a size was asked for, could not be had.
+pub(super) fn disk_error(error: DiskError, asked: Option<u64>) -> SandboxError {
+    match (error.source.raw_os_error(), asked) {
+        (Some(libc::ENOSPC | libc::EDQUOT), asked) => {
+            tracing::warn!(%error, "no room for a disk");
+            let reason = match asked {
+                Some(bytes) => format!("the host has no {} MiB left for disk_mb", bytes >> 20),
+                None => "the host's disk is full".to_owned(),
+            };
+            SandboxError::NoSpace { reason }
+        }
+        _ => SandboxError::Create { step: format!("make a disk: {error}"), source: error.source },
+    }
+}
+
+pub(super) fn cgroup_error(error: CgroupFileError) -> SandboxError {
     let source = io::Error::new(error.source.kind(), error.to_string());
     SandboxError::Io { path: PathBuf::from("/sys/fs/cgroup"), source }
 }
 
-/// The gateway's cgroups, with what an earlier gateway left in them removed; or why there are none. Root has no excuse.
-async fn cgroups(
+/// The gateway's cgroups, or why there are none. Root has no excuse.
+fn cgroups(
     root: bool,
     mark: &str,
 ) -> Result<Result<(CgroupPlan, Arc<CgroupHost>), String>, NativeStartError> {
     let opened = CgroupPlan::find(root, mark).and_then(|plan| Ok((CgroupHost::open(&plan)?, plan)));
     match opened {
-        Ok((host, plan)) => {
-            let host = Arc::new(host);
-            sweep(Arc::clone(&host)).await?;
-            Ok(Ok((plan, host)))
-        }
+        Ok((host, plan)) => Ok(Ok((plan, Arc::new(host)))),
         Err(error) if root => {
             Err(NativeStartError::Unavailable(format!("limits cannot be enforced: {error}")))
         }
@@ -385,11 +517,62 @@ fn reserved_ids() -> Result<Vec<(u64, u64)>, StartError> {
     Ok(reserved)
 }
 
+/// The numbers that slots of this gateway can have.
+fn numbers(ids: IdMode, mark: &str) -> Result<Reserved, StartError> {
+    let (blocks, reserved) = match ids {
+        IdMode::OwnRanges => {
+            let dir = Path::new(id_blocks::DIR);
+            (IdBlocks::locked(dir, mark).map_err(at(dir))?, reserved_ids()?)
+        }
+        IdMode::OfUser { .. } => (IdBlocks::unlocked(), Vec::new()),
+    };
+    Ok(Reserved::new(blocks, |slot| {
+        let ids = ids.of_slot(*slot);
+        reserved.iter().any(|(start, count)| ids.overlaps(*start, *count))
+    }))
+}
+
+/// Lasting sandboxes whose records can be read.
+type Records = Vec<(SandboxId, Record)>;
+
+/// Takes over the slots of lasting sandboxes, so that they are left alone until they are asked for.
+fn take_over(
+    lasting: Vec<(SandboxId, Option<SandboxRecord>)>,
+    boot_id: &str,
+    reserved: &mut Reserved,
+) -> Result<(Arc<Registry>, Records), StartError> {
+    let (registry, mut records) = (Registry::default(), Vec::new());
+    for (id, record) in lasting {
+        // Without a record it was never kept.
+        let Some(record) = record else { continue };
+        let record = match Record::read(&record) {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!(sandbox = %id, %error, "a lasting sandbox cannot be found again");
+                continue;
+            }
+        };
+        if let Some(live) = record.live.as_ref().filter(|live| live.boot_id == boot_id) {
+            // One that has ended has no slot: there may be another sandbox in it since.
+            let waiting = match live.init.find().map_err(at(Path::new("/proc")))? {
+                None => Waiting::Ended("its first process has ended".to_owned()),
+                Some(_) => {
+                    let taken = reserved.take_over(live.slot).map_err(at(Path::new(id_blocks::DIR)))?;
+                    taken.map_or_else(Waiting::Ended, |()| Waiting::Slot(live.slot))
+                }
+            };
+            registry.wait(id.clone(), waiting);
+        }
+        records.push((id, record));
+    }
+    Ok((Arc::new(registry), records))
+}
+
 /// How often a sandbox that is being paused is looked at, and for how long.
 const FREEZE_STEP: Duration = Duration::from_millis(1);
 const FREEZE_WITHIN: Duration = Duration::from_secs(10);
 
-fn handle(sandbox: &SandboxHandle) -> Result<&NativeHandle, SandboxError> {
+pub(super) fn handle(sandbox: &SandboxHandle) -> Result<&NativeHandle, SandboxError> {
     match &sandbox.backend {
         BackendHandle::Native(handle) => Ok(handle),
         #[cfg(feature = "docker")]
@@ -397,15 +580,14 @@ fn handle(sandbox: &SandboxHandle) -> Result<&NativeHandle, SandboxError> {
     }
 }
 
-#[cfg(feature = "docker")]
-fn foreign() -> SandboxError {
+pub(super) fn foreign() -> SandboxError {
     SandboxError::Lost { reason: "it is a sandbox of another runtime".to_owned() }
 }
 
 /// What can pause the sandbox.
 fn freezer(sandbox: &SandboxHandle) -> Result<&SlotCgroup, SandboxError> {
     let none = "it takes cgroup v2, or cgroup v1 with a v2 tree beside it, and the gateway has none";
-    handle(sandbox)?.slot.cgroup.as_ref().ok_or_else(|| NativeExecutor::refuse("pause", none))
+    handle(sandbox)?.slot.cgroup.as_deref().ok_or_else(|| NativeExecutor::refuse("pause", none))
 }
 
 fn freezer_error(error: CgroupFileError) -> SandboxError {
@@ -439,10 +621,11 @@ fn remove_roots(cgroups: &CgroupHost) {
     }
 }
 
-/// Kills and removes what an earlier gateway of this data directory left in its cgroups.
-async fn sweep(cgroups: Arc<CgroupHost>) -> Result<(), StartError> {
+/// Kills and removes what an earlier gateway of this data directory left in its cgroups, but for those slots.
+async fn sweep(cgroups: Arc<CgroupHost>, but: BTreeSet<u32>) -> Result<(), StartError> {
     let swept = tokio::task::spawn_blocking(move || {
-        let slots = cgroups.slots()?;
+        let mut slots = cgroups.slots()?;
+        slots.retain(|slot| !but.contains(slot));
         slots.iter().try_for_each(|slot| cgroups.destroy_slot(*slot))?;
         Ok::<_, io::Error>(slots.len())
     })
@@ -456,13 +639,13 @@ async fn sweep(cgroups: Arc<CgroupHost>) -> Result<(), StartError> {
 }
 
 /// What an image says of programs, and what of it a slot has to know.
-struct ImageUse {
-    defaults: ImageDefaults,
+pub(super) struct ImageUse {
+    pub(super) defaults: ImageDefaults,
     order: Option<ImageOrder>,
 }
 
 /// The image of a sandbox.
-fn image_of(spec: &SandboxSpec) -> Result<ImageUse, SandboxError> {
+pub(super) fn image_of(spec: &SandboxSpec) -> Result<ImageUse, SandboxError> {
     let unavailable = |reason: String| SandboxError::ImageUnavailable { image: spec.image.clone(), reason };
     if spec.image == HOST_IMAGE {
         let path = ("PATH".to_owned(), host_image::PATH.to_owned());
@@ -484,6 +667,33 @@ fn image_of(spec: &SandboxSpec) -> Result<ImageUse, SandboxError> {
     };
     let order = Some(ImageOrder { rootfs, working_dir });
     Ok(ImageUse { defaults, order })
+}
+
+impl NativeExecutor {
+    /// Ends a sandbox, and gives its slot back or up.
+    pub(super) async fn end(&self, id: &SandboxId, native: NativeHandle) -> Result<(), SandboxError> {
+        let NativeHandle { slot, pidfd, was_paused, .. } = native;
+        self.slots.release_kept(&slot).await;
+        if let Err(source) = kill_and_wait(pidfd).await {
+            self.slots.forget(slot);
+            return Err(SandboxError::Create { step: format!("end {id}"), source });
+        }
+        if slot.is_adopted() {
+            self.slots.end_slot(slot.number).await;
+            return Ok(());
+        }
+        // What was stopped there stays so: the slot itself, and whoever comes next.
+        let thawed = match (was_paused.into_inner(), &slot.cgroup) {
+            (true, Some(cgroup)) => cgroup.freeze(false).is_ok(),
+            _ => true,
+        };
+        if thawed && settle(&slot).await {
+            self.slots.release(slot);
+        } else {
+            self.slots.forget(slot);
+        }
+        Ok(())
+    }
 }
 
 impl SandboxExecutor for NativeExecutor {
@@ -513,6 +723,20 @@ impl SandboxExecutor for NativeExecutor {
             Some(reason) => LimitSupport::no(reason),
             None => LimitSupport::yes("OCI images, and the image host"),
         };
+        let lasting = match (self.no_lasting(), &self.cgroups) {
+            (Err(reason), _) => LimitSupport::no(reason),
+            (Ok(()), Ok(_)) => {
+                LimitSupport::yes("until it is removed; on a new boot of the host its files are there")
+            }
+            (Ok(()), Err(_)) => LimitSupport::yes(
+                "until it is removed, but it ends when the launcher is killed: there is no cgroup to find it in",
+            ),
+        };
+        let lasting_disk = match &self.disks {
+            DiskSupport::Memory => LimitSupport::no(NO_LASTING_LIMIT),
+            DiskSupport::Loop(_) => LimitSupport::yes("ext4 on a loop device, with a journal"),
+            DiskSupport::None(reason) => LimitSupport::no(reason.clone()),
+        };
         let broken = self.slots.broken();
         RuntimeCapabilities {
             available: broken.is_none(),
@@ -520,6 +744,8 @@ impl SandboxExecutor for NativeExecutor {
             features: BTreeMap::from([
                 ("landlock".to_owned(), landlock),
                 ("images".to_owned(), images),
+                ("lasting".to_owned(), lasting),
+                ("lasting_disk_limit".to_owned(), lasting_disk),
                 ("network_egress".to_owned(), LimitSupport::no(NO_EGRESS)),
                 ("rootless".to_owned(), rootless),
                 ("users".to_owned(), ids),
@@ -535,15 +761,9 @@ impl SandboxExecutor for NativeExecutor {
     async fn create(&self, spec: &SandboxSpec) -> Result<SandboxHandle, SandboxError> {
         self.refusal(spec).await?;
         let image = image_of(spec)?;
-        // A slot can have died since it was parked, or hold memory of the sandbox before: then another is asked.
-        let mut tries = 0;
-        loop {
-            match self.create_in_slot(spec, &image).await {
-                Err(SandboxError::Create { source, .. }) if is_gone(&source) && tries < MAX_TRIES => {
-                    tries += 1
-                }
-                other => return other,
-            }
+        match spec.lifetime {
+            Lifetime::Server => self.create_with(spec, &image, None).await,
+            Lifetime::Lasting => self.create_lasting(spec, &image).await,
         }
     }
 
@@ -584,6 +804,7 @@ impl SandboxExecutor for NativeExecutor {
 
     async fn pause(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
         let cgroup = freezer(sandbox)?;
+        handle(sandbox)?.was_paused.store(true, Ordering::Relaxed);
         cgroup.freeze(true).map_err(freezer_error)?;
         let stopped = async {
             while !cgroup.is_frozen().map_err(freezer_error)? {
@@ -605,36 +826,10 @@ impl SandboxExecutor for NativeExecutor {
     }
 
     async fn destroy(&self, sandbox: SandboxHandle) -> Result<(), SandboxError> {
-        let SandboxHandle { id, backend, .. } = sandbox;
-        let NativeHandle { mut slot, pidfd, .. } = match backend {
-            BackendHandle::Native(handle) => handle,
-            #[cfg(feature = "docker")]
-            BackendHandle::Docker(_) => return Err(foreign()),
-        };
-        let failed =
-            |step: &str, source: io::Error| SandboxError::Create { step: format!("{step} {id}"), source };
-        let ended = async {
-            match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
-                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-                Err(error) => return Err(failed("kill", error.into())),
-            }
-            // pidfd_open(2): readable when the process has ended; init ends after all others of its namespace.
-            let pidfd = socket::watch(pidfd).map_err(|error| failed("watch", error))?;
-            pidfd.readable().await.map(|_ready| ()).map_err(|error| failed("wait for", error))
-        };
-        match ended.await {
-            Ok(()) => {
-                if settle(&mut slot).await {
-                    self.slots.release(slot);
-                } else {
-                    self.slots.forget(slot);
-                }
-                Ok(())
-            }
-            failed => {
-                self.slots.forget(slot);
-                failed
-            }
+        let parts = Parts::of(sandbox)?;
+        match &parts.native.lasting {
+            None => self.end(&parts.id, parts.native).await,
+            Some(_) => self.destroy_lasting(parts).await,
         }
     }
 
@@ -646,48 +841,109 @@ impl SandboxExecutor for NativeExecutor {
         }
     }
 
-    fn record(&self, _sandbox: &SandboxHandle) -> Result<SandboxRecord, SandboxError> {
-        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    fn record(&self, sandbox: &SandboxHandle) -> Result<SandboxRecord, SandboxError> {
+        self.lasting_record(sandbox)
     }
 
-    async fn keep(&self, _sandbox: &SandboxHandle) -> Result<(), SandboxError> {
-        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    async fn keep(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        self.keep_lasting(sandbox).await
     }
 
-    async fn adopt(&self, _spec: &SandboxSpec, _record: &SandboxRecord) -> Result<Found, SandboxError> {
-        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    async fn adopt(&self, spec: &SandboxSpec, record: &SandboxRecord) -> Result<Found, SandboxError> {
+        self.adopt_lasting(spec, record).await
     }
 
-    async fn halt(&self, _sandbox: SandboxHandle) -> Result<SandboxRecord, SandboxError> {
-        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    async fn halt(&self, sandbox: SandboxHandle) -> Result<SandboxRecord, SandboxError> {
+        self.halt_lasting(sandbox).await
     }
 
     async fn revive(
         &self,
-        _spec: &SandboxSpec,
-        _record: &SandboxRecord,
+        spec: &SandboxSpec,
+        record: &SandboxRecord,
     ) -> Result<SandboxHandle, SandboxError> {
-        Err(Self::refuse("lasting sandboxes", "this version has none"))
+        self.revive_lasting(spec, record).await
     }
 
-    async fn remove(&self, _id: &SandboxId, _record: Option<&SandboxRecord>) -> Result<(), SandboxError> {
-        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    async fn remove(&self, id: &SandboxId, record: Option<&SandboxRecord>) -> Result<(), SandboxError> {
+        self.remove_lasting(id, record).await
     }
 
-    async fn set_limits(&self, _sandbox: &SandboxHandle, _limits: &Limits) -> Result<(), SandboxError> {
-        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    async fn set_limits(&self, sandbox: &SandboxHandle, limits: &Limits) -> Result<(), SandboxError> {
+        let handle = handle(sandbox)?;
+        let Some(cgroup) = handle.slot.cgroup.clone() else {
+            let none = "without cgroups a sandbox's limits are set once, for each of its processes";
+            return Err(Self::refuse("other limits", none));
+        };
+        let (old, new) = (*handle.limits(), *limits);
+        if old.disk_bytes != new.disk_bytes {
+            return Err(Self::refuse("another disk_mb", "a disk keeps its size"));
+        }
+        let changed = tokio::task::spawn_blocking(move || cgroup.change_limits(&old, &new)).await;
+        let failed = |source| SandboxError::Create { step: "change limits".to_owned(), source };
+        match changed.map_err(|error| failed(io::Error::other(error)))? {
+            Ok(()) => {}
+            Err(LimitsError::InUse(bytes)) => {
+                let mib = bytes.div_ceil(1 << 20);
+                let reason = format!("the sandbox holds {mib} MiB of memory");
+                return Err(Self::refuse(&format!("a memory_mb of {}", new.memory_bytes >> 20), reason));
+            }
+            Err(LimitsError::File(error)) => return Err(cgroup_error(error)),
+        }
+        handle.watched.set_memory_limit(new.memory_bytes);
+        *handle.limits() = new;
+        Ok(())
     }
 
-    fn ended(&self, _sandbox: &SandboxHandle) -> Result<Ended, SandboxError> {
-        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    fn ended(&self, sandbox: &SandboxHandle) -> Result<Ended, SandboxError> {
+        let handle = handle(sandbox)?;
+        ended(&handle.pidfd, &handle.watched)
     }
 
-    async fn measure(&self, _sandbox: &SandboxHandle) -> Result<Measures, SandboxError> {
-        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    async fn measure(&self, sandbox: &SandboxHandle) -> Result<Measures, SandboxError> {
+        let handle = handle(sandbox)?;
+        let mut measures = Measures::default();
+        if let Some(cgroup) = &handle.slot.cgroup {
+            let usage = cgroup.usage();
+            (measures.cpu_us, measures.memory_peak_bytes) = (usage.cpu_us, usage.memory_peak_bytes);
+            measures.memory_bytes = Some(cgroup.memory_now().map_err(cgroup_error)?);
+            let own = u64::from(cgroup.counts_its_maker() && handle.slot.has_process());
+            measures.pids = Some(cgroup.pids_now().map_err(cgroup_error)?.saturating_sub(own));
+        }
+        // A directory is on a file system that has others' files too.
+        if handle.lasting.is_none() || self.files.on_disks() {
+            measures.disk_bytes = disk_bytes(handle).await?;
+        }
+        Ok(measures)
     }
 
-    async fn leaks(&self, _lasting: &BTreeSet<SandboxId>) -> Result<Vec<Leak>, SandboxError> {
-        Err(Self::refuse("lasting sandboxes", "this version has none"))
+    async fn leaks(&self, lasting: &BTreeSet<SandboxId>) -> Result<Vec<Leak>, SandboxError> {
+        self.find_leaks(lasting).await
+    }
+}
+
+/// What the files of a sandbox take on a file system of its own: an overlay tells what its upper layer's does
+/// (statfs(2)). None of one that has ended. The root of its first process is no path that the sandbox could change.
+async fn disk_bytes(handle: &NativeHandle) -> Result<Option<u64>, SandboxError> {
+    let path = PathBuf::from(format!("/proc/{}/root", handle.init_pid));
+    let told = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || rustix::fs::statvfs(path)
+    });
+    let failed = |source| SandboxError::Io { path, source };
+    let told = match told.await {
+        Ok(told) => told,
+        Err(error) => return Err(failed(io::Error::other(error))),
+    };
+    // By its pidfd, which tells when the PID may have been somebody else's.
+    let ended = record::has_ended(&handle.pidfd);
+    match (ended, told) {
+        (Ok(true), _) => Ok(None),
+        (Err(error), _) => Err(failed(error)),
+        (Ok(false), Ok(told)) => {
+            Ok(Some(told.f_blocks.saturating_sub(told.f_bfree).saturating_mul(told.f_frsize)))
+        }
+        (Ok(false), Err(error)) => Err(failed(error.into())),
     }
 }
 
@@ -700,25 +956,16 @@ const SETTLE_STEP: Duration = Duration::from_millis(20);
 
 /// Waits until the memory of the sandbox that was in a slot is free again: the kernel does some of it later (shared
 /// memory, mounts), and files that were read stay in its cache. Whether the slot is fit for another.
-async fn settle(slot: &mut Slot) -> bool {
+async fn settle(slot: &Slot) -> bool {
+    let Some(cgroup) = &slot.cgroup else { return true };
     for _ in 0..SETTLE_TRIES {
-        let Some(cgroup) = &slot.cgroup else { return true };
         match cgroup.memory_now() {
             Ok(bytes) if bytes <= SETTLED_BYTES => return true,
             Ok(bytes) => {
-                let Some(cgroup) = slot.cgroup.take() else { return true };
-                let reclaimed = tokio::task::spawn_blocking(move || {
-                    let reclaimed = cgroup.reclaim(bytes - SETTLED_BYTES);
-                    (cgroup, reclaimed)
-                });
-                match reclaimed.await {
-                    Ok((cgroup, reclaimed)) => {
-                        slot.cgroup = Some(cgroup);
-                        if reclaimed.is_err() {
-                            return false;
-                        }
-                    }
-                    Err(_) => return false,
+                let cgroup = Arc::clone(cgroup);
+                let reclaimed = tokio::task::spawn_blocking(move || cgroup.reclaim(bytes - SETTLED_BYTES));
+                if !matches!(reclaimed.await, Ok(Ok(()))) {
+                    return false;
                 }
             }
             Err(_) => return false,

@@ -1,13 +1,18 @@
 //! The server's side of the launcher: starts it, asks it for slots, learns which are gone.
 
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use rustix::fs::FlockOperation;
 use tokio::process::Child;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::launcher::message::{LauncherCommand, LauncherEvent, LauncherSetup};
 use super::launcher::{self, Failure};
@@ -21,7 +26,38 @@ pub(super) struct LauncherConfig {
     pub(super) setup: LauncherSetup,
     /// The ids that it is given when it asks for some.
     pub(super) subordinate: Option<Subordinate>,
+    /// The file that every launcher holds a lock on until it has cleared up after its server.
+    pub(super) lock: PathBuf,
 }
+
+/// How long a launcher of an earlier server may take to clear up, and how often it is asked.
+const CLEARED_WITHIN: Duration = Duration::from_secs(30);
+const CLEARED_STEP: Duration = Duration::from_millis(5);
+
+fn lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+}
+
+/// Waits until every launcher of an earlier server of this data directory has cleared up: what it still kills and
+/// removes it knows by numbers that are about to be given out again. Whether all have.
+pub(super) async fn others_have_cleared(lock: &Path) -> io::Result<bool> {
+    let file = lock_file(lock)?;
+    let cleared = async {
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(rustix::io::Errno::WOULDBLOCK) => tokio::time::sleep(CLEARED_STEP).await,
+                other => return Ok(other?),
+            }
+        }
+    };
+    match tokio::time::timeout(CLEARED_WITHIN, cleared).await {
+        Ok(cleared) => cleared.map(|()| true),
+        Err(_elapsed) => Ok(false),
+    }
+}
+
+/// Who waits for the answer to [`LauncherCommand::Keep`], by slot.
+type Keeping = Mutex<BTreeMap<u32, oneshot::Sender<bool>>>;
 
 /// What becomes known of the launcher while it runs.
 #[derive(Debug)]
@@ -53,7 +89,8 @@ pub(super) struct LauncherProcess {
     socket: Arc<Socket>,
     /// Why sandboxes can have no image but the host's, if they cannot.
     pub(super) no_images: Option<String>,
-    /// Resolves when the process is gone and reaped.
+    keeping: Arc<Keeping>,
+    /// Resolves when the process is gone and reaped, or lives on for kept sandboxes alone.
     gone: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -75,7 +112,11 @@ impl LauncherProcess {
             .stdout(Stdio::null())
             .spawn()
             .map_err(LauncherError::Start)?;
-        socket.send(&LauncherCommand::SetUp(config.setup.clone()), &[]).await?;
+        let lock = lock_file(&config.lock)?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).map_err(io::Error::from)?;
+        socket.send(&LauncherCommand::SetUp(config.setup.clone()), &[lock.as_fd()]).await?;
+        // Its own now: it would outlive the launcher here.
+        drop(lock);
         let no_images = loop {
             match socket.receive::<LauncherEvent>().await? {
                 Some((LauncherEvent::Ready { no_images }, _)) => break no_images,
@@ -84,12 +125,38 @@ impl LauncherProcess {
                     socket.send(&LauncherCommand::IdsMapped, &[]).await?;
                 }
                 Some((LauncherEvent::Failed(failure), _)) => return Err(failure.into()),
-                Some((LauncherEvent::SlotGone { .. }, _)) | None => return Err(LauncherError::Ended),
+                Some((
+                    LauncherEvent::SlotGone { .. } | LauncherEvent::Kept { .. } | LauncherEvent::Cleared,
+                    _,
+                ))
+                | None => return Err(LauncherError::Ended),
             }
         };
         let socket = Arc::new(socket);
-        let gone = tokio::spawn(watch(Arc::clone(&socket), child, count, notices));
-        Ok(Self { socket, no_images, gone: Some(gone) })
+        let keeping = Arc::new(Keeping::default());
+        let gone = tokio::spawn(watch(Arc::clone(&socket), child, count, Arc::clone(&keeping), notices));
+        Ok(Self { socket, no_images, keeping, gone: Some(gone) })
+    }
+
+    /// Has the sandbox in a slot go on without the server, and `held` kept open for as long. The answer: whether it
+    /// does; none when the launcher is gone.
+    pub(super) async fn keep(
+        &self,
+        slot: u32,
+        init: u32,
+        held: Option<OwnedFd>,
+    ) -> io::Result<oneshot::Receiver<bool>> {
+        let (sender, receiver) = oneshot::channel();
+        // No code panics while it holds the lock halfway through a change.
+        self.keeping.lock().unwrap_or_else(PoisonError::into_inner).insert(slot, sender);
+        let fds: Vec<_> = held.iter().map(|fd| fd.as_fd()).collect();
+        self.socket.send(&LauncherCommand::Keep { slot, init }, &fds).await?;
+        Ok(receiver)
+    }
+
+    /// Has it end with the server again.
+    pub(super) async fn release(&self, slot: u32) -> io::Result<()> {
+        self.socket.send(&LauncherCommand::Release { slot }, &[]).await
     }
 
     /// Asks for slot `slot`, which will answer over the other end of `slot_socket`. The lock on its ids is held by the
@@ -105,7 +172,7 @@ impl LauncherProcess {
         Ok(self.socket.send(&LauncherCommand::MakeSlot { slot }, &fds).await?)
     }
 
-    /// Ends it and waits until it has cleared up and is gone.
+    /// Ends it and waits until it has cleared up and is gone; for kept sandboxes it lives on.
     pub(super) async fn stop(mut self) {
         let gone = self.gone.take();
         drop(self);
@@ -134,7 +201,13 @@ async fn map_ids(config: &LauncherConfig, launcher: Option<u32>) -> io::Result<(
     tokio::task::spawn_blocking(move || subordinate.map(pid)).await.map_err(io::Error::other)?
 }
 
-async fn watch(socket: Arc<Socket>, mut child: Child, launcher: u64, notices: mpsc::UnboundedSender<Notice>) {
+async fn watch(
+    socket: Arc<Socket>,
+    mut child: Child,
+    launcher: u64,
+    keeping: Arc<Keeping>,
+    notices: mpsc::UnboundedSender<Notice>,
+) {
     // A receiver that is gone belongs to an executor that is gone: nobody is left to be told.
     let tell = |notice| match notices.send(notice) {
         Ok(()) | Err(_) => {}
@@ -142,6 +215,16 @@ async fn watch(socket: Arc<Socket>, mut child: Child, launcher: u64, notices: mp
     loop {
         match socket.receive::<LauncherEvent>().await {
             Ok(Some((LauncherEvent::SlotGone { slot }, _))) => tell(Notice::SlotGone { launcher, slot }),
+            Ok(Some((LauncherEvent::Kept { slot, kept }, _))) => {
+                let waiting = keeping.lock().unwrap_or_else(PoisonError::into_inner).remove(&slot);
+                if let Some(waiting) = waiting {
+                    // Who went away wants no answer.
+                    match waiting.send(kept) {
+                        Ok(()) | Err(_) => {}
+                    }
+                }
+            }
+            Ok(Some((LauncherEvent::Cleared, _))) => return,
             Ok(Some((event, _))) => tracing::error!(?event, "the launcher said something out of order"),
             Ok(None) => break,
             Err(error) => {
@@ -150,6 +233,7 @@ async fn watch(socket: Arc<Socket>, mut child: Child, launcher: u64, notices: mp
             }
         }
     }
+    keeping.lock().unwrap_or_else(PoisonError::into_inner).clear();
     match child.wait().await {
         Ok(status) => tracing::debug!(%status, "launcher ended"),
         Err(error) => tracing::error!(%error, "cannot wait for the launcher"),

@@ -6,6 +6,7 @@ mod disk;
 mod executor;
 mod host_image;
 mod id_blocks;
+mod lasting;
 pub mod launcher;
 mod launcher_process;
 pub(crate) mod layout;
@@ -19,5 +20,4 @@ pub(crate) mod subordinate;
 pub(crate) mod sys;
 mod watchdog;
 
-pub(crate) use executor::{NativeConfig, NativeStartError};
-pub use executor::{NativeExecutor, NativeHandle};
+pub use executor::{NativeConfig, NativeExecutor, NativeHandle, NativeStartError};

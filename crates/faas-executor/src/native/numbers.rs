@@ -35,6 +35,11 @@ impl Numbers {
         Some(number)
     }
 
+    /// Whether it is taken by anybody.
+    pub(super) fn is_taken(&self, number: u32) -> bool {
+        self.taken.contains_key(&number)
+    }
+
     /// Launcher `count` was told to make the slot.
     pub(super) fn given_to_launcher(&mut self, number: u32, count: u64) {
         if let Some(holders) = self.taken.get_mut(&number) {

@@ -1,7 +1,8 @@
 //! The server's slots: which stand ready, who waits for one, which numbers are taken.
 
-use std::collections::VecDeque;
-use std::path::Path;
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,23 +10,54 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cgroup::{CgroupHost, SlotCgroup};
-use super::id_blocks::{self, IdBlocks};
+use super::id_blocks::IdBlocks;
 use super::launcher::message::SlotReply;
 use super::launcher_process::{LauncherConfig, LauncherError, LauncherProcess, Notice};
-use super::layout::{IdMode, MAX_SLOTS};
+use super::layout::MAX_SLOTS;
 use super::numbers::Numbers;
 use super::socket::Socket;
 
 /// A slot that stands ready, or that holds a sandbox. When it is dropped its process ends, and the launcher kills what
-/// is in its cgroups. To be given back by [`Slots::release`] or given up by [`Slots::forget`].
+/// is in its cgroups, unless that is kept. To be given back by [`Slots::release`] or given up by [`Slots::forget`].
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) number: u32,
-    pub(super) socket: Socket,
     /// Its cgroups, for what is read of them; none where the server has no cgroups.
-    pub(super) cgroup: Option<SlotCgroup>,
+    pub(super) cgroup: Option<Arc<SlotCgroup>>,
+    /// None for one that an earlier server's launcher made, and that is of no use after the sandbox in it.
+    process: Option<Process>,
+}
+
+/// The process of a slot.
+#[derive(Debug)]
+struct Process {
+    socket: Socket,
     /// The launcher that made it, by count.
     launcher: u64,
+}
+
+impl Slot {
+    /// The connection to its process, which takes orders for sandboxes.
+    pub(super) fn socket(&self) -> io::Result<&Socket> {
+        self.process
+            .as_ref()
+            .map(|process| &process.socket)
+            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Whether an earlier server's launcher made it.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.process.is_none()
+    }
+
+    /// Whether its process is there.
+    pub(super) fn has_process(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| !process.socket.is_closed())
+    }
+
+    fn is_of(&self, launcher: u64) -> bool {
+        self.process.as_ref().is_some_and(|process| process.launcher == launcher)
+    }
 }
 
 /// After so many slots that ended while they were parked whoever waits is told.
@@ -67,7 +99,42 @@ struct State {
     failed_in_a_row: u32,
     numbers: Numbers,
     blocks: IdBlocks,
+    /// The numbers of slots whose sandboxes go on without the server.
+    kept: BTreeSet<u32>,
     closed: bool,
+}
+
+/// The numbers of one gateway, before there are slots.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    numbers: Numbers,
+    blocks: IdBlocks,
+    kept: BTreeSet<u32>,
+}
+
+impl Reserved {
+    /// None of them is taken. Those that `is_reserved` names are the host's.
+    pub(super) fn new(blocks: IdBlocks, is_reserved: impl Fn(&u32) -> bool) -> Self {
+        let numbers = Numbers::new((0..MAX_SLOTS).filter(is_reserved).collect());
+        Self { numbers, blocks, kept: BTreeSet::new() }
+    }
+
+    /// Takes the slot over that an earlier server's sandbox is in. The inner error: its ids are somebody else's now.
+    pub(super) fn take_over(&mut self, number: u32) -> io::Result<Result<(), String>> {
+        if number >= MAX_SLOTS || !self.blocks.take_over(number)? {
+            return Ok(Err("its ids were taken by another gateway".to_owned()));
+        }
+        if self.numbers.take([number]).is_none() {
+            return Ok(Err("its ids were given to somebody else by the host".to_owned()));
+        }
+        self.kept.insert(number);
+        Ok(Ok(()))
+    }
+
+    /// Those that were taken over.
+    pub(super) fn kept(&self) -> &BTreeSet<u32> {
+        &self.kept
+    }
 }
 
 impl State {
@@ -113,23 +180,14 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Starts the launcher and begins to park `spare` slots. `reserved` are ranges of ids that belong to the host's
-    /// users.
+    /// Starts the launcher and begins to park `spare` slots.
     pub(super) async fn start(
         config: LauncherConfig,
         cgroups: Option<Arc<CgroupHost>>,
         spare: usize,
-        reserved: &[(u64, u64)],
+        reserved: Reserved,
     ) -> Result<Arc<Self>, LauncherError> {
-        let blocks = match config.setup.ids {
-            IdMode::OwnRanges => IdBlocks::locked(Path::new(id_blocks::DIR)).map_err(LauncherError::Talk)?,
-            IdMode::OfUser { .. } => IdBlocks::unlocked(),
-        };
-        let is_reserved = |slot: &u32| {
-            let ids = config.setup.ids.of_slot(*slot);
-            reserved.iter().any(|(start, count)| ids.overlaps(*start, *count))
-        };
-        let numbers = Numbers::new((0..MAX_SLOTS).filter(is_reserved).collect());
+        let Reserved { numbers, blocks, kept } = reserved;
         let (notices, received) = mpsc::unbounded_channel();
         let slots = Arc::new(Self {
             config,
@@ -143,6 +201,7 @@ impl Slots {
                 failed_in_a_row: 0,
                 numbers,
                 blocks,
+                kept,
                 closed: false,
             }),
             launcher: tokio::sync::Mutex::default(),
@@ -184,7 +243,7 @@ impl Slots {
 
     /// Gives back a slot whose sandbox is gone. One that has ended meanwhile is given up, or whose launcher has.
     pub(super) fn release(self: &Arc<Self>, slot: Slot) {
-        if slot.launcher != self.current.load(Ordering::Relaxed) || slot.socket.is_closed() {
+        if !slot.is_of(self.current.load(Ordering::Relaxed)) || !slot.has_process() {
             return self.forget(slot);
         }
         let mut slot = slot;
@@ -274,7 +333,8 @@ impl Slots {
             Some((SlotReply::Parked, _)) => {
                 let cgroup = self.cgroups.as_ref().map(|cgroups| SlotCgroup::open(cgroups, number));
                 let cgroup = cgroup.transpose().map_err(SlotError::Cgroup)?;
-                Ok(Slot { number, socket, cgroup, launcher })
+                let process = Some(Process { socket, launcher });
+                Ok(Slot { number, cgroup: cgroup.map(Arc::new), process })
             }
             Some((SlotReply::Failed(failure), _)) => Err(SlotError::Park(failure)),
             Some((SlotReply::Created { .. }, _)) | None => Err(SlotError::Ended),
@@ -319,7 +379,7 @@ impl Slots {
                 Notice::SlotGone { launcher, slot } => {
                     let mut state = self.state();
                     // One that stood ready is no longer of use.
-                    let is_it = |idle: &Slot| idle.number == slot && idle.launcher == launcher;
+                    let is_it = |idle: &Slot| idle.number == slot && idle.is_of(launcher);
                     if let Some(place) = state.idle.iter().position(is_it) {
                         drop(state.idle.swap_remove(place));
                         state.numbers.left_by_server(slot);
@@ -339,7 +399,7 @@ impl Slots {
                             return;
                         }
                         let (its, others): (Vec<_>, Vec<_>) =
-                            state.idle.drain(..).partition(|slot| slot.launcher == launcher);
+                            state.idle.drain(..).partition(|slot| slot.is_of(launcher));
                         state.idle = others;
                         for slot in its {
                             state.numbers.left_by_server(slot.number);
@@ -380,11 +440,16 @@ impl Slots {
 
     /// Gives up a slot for good: its process, what runs in it, its cgroups.
     pub(super) fn forget(self: &Arc<Self>, slot: Slot) {
-        let (number, made_by) = (slot.number, slot.launcher);
-        // Its process ends, and its launcher clears up, if that is still there.
-        drop(slot);
+        let number = slot.number;
         let this = Arc::clone(self);
+        let Some(made_by) = slot.process.as_ref().map(|process| process.launcher) else {
+            tokio::spawn(async move { this.end_slot(number).await });
+            return;
+        };
         tokio::spawn(async move {
+            this.release_kept(&slot).await;
+            // Its process ends, and its launcher clears up, if that is still there.
+            drop(slot);
             let orphaned = {
                 let launcher = this.launcher.lock().await;
                 this.state().numbers.left_by_server(number);
@@ -398,6 +463,13 @@ impl Slots {
 
     /// Clears up after a slot in its dead launcher's stead, as often as it takes. Its number stays taken until then.
     async fn destroy_orphan(self: Arc<Self>, number: u32, launcher: u64) {
+        if self.destroy(number).await {
+            self.state().numbers.left_by_launcher(number, launcher);
+        }
+    }
+
+    /// Kills and removes what is in a slot's cgroups, as often as it takes; `false` when the server ends first.
+    async fn destroy(&self, number: u32) -> bool {
         while let Some(cgroups) = self.cgroups.clone() {
             match tokio::task::spawn_blocking(move || cgroups.destroy_slot(number)).await {
                 Ok(Ok(())) => break,
@@ -408,13 +480,89 @@ impl Slots {
             }
             tokio::time::sleep(TRIM_PERIOD).await;
             if self.state().closed {
-                return;
+                return false;
             }
         }
-        self.state().numbers.left_by_launcher(number, launcher);
+        true
     }
 
-    /// Ends all slots and the launcher, and waits until they are gone.
+    /// The slot of an earlier server that was taken over at the start.
+    pub(super) fn adopt(&self, number: u32) -> io::Result<Slot> {
+        let cgroup = self.cgroups.as_ref().map(|cgroups| SlotCgroup::open(cgroups, number)).transpose()?;
+        Ok(Slot { number, cgroup: cgroup.map(Arc::new), process: None })
+    }
+
+    /// Ends such a slot and what is in it. Returns when it is gone and its number is free.
+    pub(super) async fn end_slot(&self, number: u32) {
+        self.state().kept.remove(&number);
+        if self.destroy(number).await {
+            self.state().numbers.left_by_server(number);
+        }
+    }
+
+    /// From here on the sandbox in a slot, whose `init` has this PID, goes on without the server; `held` is kept open
+    /// for as long. The error says why it does not.
+    pub(super) async fn keep(&self, slot: &Slot, init: u32, held: Option<OwnedFd>) -> Result<(), String> {
+        let Some(made_by) = slot.process.as_ref().map(|process| process.launcher) else { return Ok(()) };
+        self.state().kept.insert(slot.number);
+        let kept = self.tell_to_keep(slot.number, made_by, init, held).await;
+        if kept.is_err() {
+            self.state().kept.remove(&slot.number);
+        }
+        kept
+    }
+
+    async fn tell_to_keep(
+        &self,
+        number: u32,
+        made_by: u64,
+        init: u32,
+        held: Option<OwnedFd>,
+    ) -> Result<(), String> {
+        let answer = {
+            let launcher = self.launcher.lock().await;
+            match &launcher.process {
+                Some(process) if launcher.count == made_by => process.keep(number, init, held).await.ok(),
+                _ => None,
+            }
+        };
+        let answer = match answer {
+            Some(answer) => answer.await.ok(),
+            None => None,
+        };
+        match answer {
+            Some(true) => Ok(()),
+            Some(false) => Err("it has ended".to_owned()),
+            // Nobody is left who would end it with the server, but the kernel where there are no cgroups.
+            None if self.cgroups.is_some() => Ok(()),
+            None => Err("it ended with its launcher".to_owned()),
+        }
+    }
+
+    /// Has the sandbox in a slot end with the server again. Before the slot is given back or up.
+    pub(super) async fn release_kept(&self, slot: &Slot) {
+        let Some(process) = slot.process.as_ref().filter(|_| self.state().kept.remove(&slot.number)) else {
+            return;
+        };
+        let launcher = self.launcher.lock().await;
+        if let Some(current) = launcher.process.as_ref().filter(|_| launcher.count == process.launcher)
+            && let Err(error) = current.release(slot.number).await
+        {
+            tracing::debug!(slot = slot.number, %error, "the launcher is gone");
+        }
+    }
+
+    /// The numbers of slots whose sandboxes go on without the server.
+    pub(super) fn kept(&self) -> BTreeSet<u32> {
+        self.state().kept.clone()
+    }
+
+    /// Whether anybody has a slot of this number: it stands ready, holds a sandbox, or is being made or cleared up.
+    pub(super) fn has(&self, number: u32) -> bool {
+        self.state().numbers.is_taken(number)
+    }
+
+    /// Ends all slots and the launcher, and waits until they are gone; what is kept goes on.
     pub(super) async fn stop(&self) {
         let idle = {
             let mut state = self.state();

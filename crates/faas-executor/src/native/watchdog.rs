@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -23,8 +23,12 @@ const LEAST_BYTES: u64 = 8 << 20;
 pub(super) struct Watched {
     init_pid: u32,
     pidfd: OwnedFd,
-    most_bytes: u64,
+    most_bytes: AtomicU64,
     killed: AtomicBool,
+}
+
+fn most_bytes(memory_bytes: u64) -> u64 {
+    (memory_bytes / SHARE).max(LEAST_BYTES)
 }
 
 impl Watched {
@@ -33,12 +37,17 @@ impl Watched {
         self.killed.load(Ordering::Relaxed)
     }
 
+    /// Its memory limit is another now.
+    pub(super) fn set_memory_limit(&self, memory_bytes: u64) {
+        self.most_bytes.store(most_bytes(memory_bytes), Ordering::Relaxed);
+    }
+
     fn look(&self) {
         let path = format!("/proc/{}/net/netlink", self.init_pid);
         // One that cannot be read is over.
         let Ok(text) = fs::read_to_string(path) else { return };
         let bytes = bytes_held(&text);
-        if bytes <= self.most_bytes || self.was_killed() {
+        if bytes <= self.most_bytes.load(Ordering::Relaxed) || self.was_killed() {
             return;
         }
         tracing::warn!(
@@ -71,7 +80,7 @@ pub(super) struct Watchdog(Arc<Mutex<Vec<Weak<Watched>>>>);
 impl Watchdog {
     /// Begins to look at a sandbox.
     pub(super) fn watch(&self, init_pid: u32, pidfd: OwnedFd, memory_bytes: u64) -> Arc<Watched> {
-        let most_bytes = (memory_bytes / SHARE).max(LEAST_BYTES);
+        let most_bytes = AtomicU64::new(most_bytes(memory_bytes));
         let watched = Arc::new(Watched { init_pid, pidfd, most_bytes, killed: AtomicBool::new(false) });
         self.list().push(Arc::downgrade(&watched));
         watched

@@ -57,23 +57,61 @@ pub(super) fn list(dir: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, bool)>> {
     Ok(entries)
 }
 
+/// How many directories are kept open on the way down. Those above are opened again on the way up: a sandbox may have
+/// made more of them in each other than a process can have open.
+const KEPT_OPEN: usize = 256;
+
+/// A directory that is being emptied.
+struct Level {
+    name: Vec<u8>,
+    entries: Vec<(Vec<u8>, bool)>,
+    /// Its device and inode.
+    identity: (u64, u64),
+    fd: Option<OwnedFd>,
+}
+
+impl Level {
+    fn new(name: Vec<u8>, fd: OwnedFd) -> io::Result<Self> {
+        let entries = list(fd.as_fd())?;
+        Ok(Self { name, entries, identity: identity(&fd)?, fd: Some(fd) })
+    }
+}
+
+fn identity(fd: &OwnedFd) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// The directory above `below`, which must be the one that was gone through on the way down.
+fn open_again(below: &OwnedFd, wanted: (u64, u64)) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let above = rustix::fs::openat(below, "..", flags, Mode::empty())?;
+    if identity(&above)? == wanted { Ok(above) } else { Err(Errno::STALE.into()) }
+}
+
 /// Removes everything in a directory, however deep.
 pub(super) fn remove_all_in(dir: BorrowedFd<'_>) -> io::Result<()> {
-    let root = open_dir(dir, b"", OFlags::RDONLY)?;
-    let mut stack = vec![(Vec::new(), list(root.as_fd())?, root)];
-    while let Some((_, entries, fd)) = stack.last_mut() {
-        match entries.pop() {
-            Some((name, false)) => rustix::fs::unlinkat(&*fd, name.as_slice(), AtFlags::empty())?,
+    let mut stack = vec![Level::new(Vec::new(), open_dir(dir, b"", OFlags::RDONLY)?)?];
+    while let Some(level) = stack.last_mut() {
+        let fd = level.fd.as_ref().ok_or(Errno::BADF)?;
+        match level.entries.pop() {
+            Some((name, false)) => rustix::fs::unlinkat(fd, name.as_slice(), AtFlags::empty())?,
             Some((name, true)) => {
-                let below = open_dir(&*fd, &name, OFlags::RDONLY)?;
-                let entries = list(below.as_fd())?;
-                stack.push((name, entries, below));
+                let below = open_dir(fd, &name, OFlags::RDONLY)?;
+                stack.push(Level::new(name, below)?);
+                if let Some(far) = stack.len().checked_sub(KEPT_OPEN + 1) {
+                    stack[far].fd = None;
+                }
             }
             None => {
-                let done = stack.pop();
-                if let (Some((name, _, _)), Some((_, _, parent))) = (done, stack.last()) {
-                    rustix::fs::unlinkat(parent, name.as_slice(), AtFlags::REMOVEDIR)?;
-                }
+                let Some(Level { name, fd: Some(done), .. }) = stack.pop() else { continue };
+                let Some(parent) = stack.last_mut() else { continue };
+                let above = match parent.fd.take() {
+                    Some(above) => above,
+                    None => open_again(&done, parent.identity)?,
+                };
+                rustix::fs::unlinkat(&above, name.as_slice(), AtFlags::REMOVEDIR)?;
+                parent.fd = Some(above);
             }
         }
     }
@@ -91,6 +129,23 @@ mod tests {
     use std::os::fd::AsFd as _;
 
     use rustix::fs::OFlags;
+
+    #[test]
+    fn what_is_deeper_than_a_process_can_open_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root: std::os::fd::OwnedFd = fs::File::open(dir.path()).unwrap().into();
+        let mut at = root.try_clone().unwrap();
+        for depth in 0..3 * super::KEPT_OPEN {
+            for name in ["a", "d", "z"] {
+                rustix::fs::mkdirat(&at, name, rustix::fs::Mode::from_raw_mode(0o700)).unwrap();
+            }
+            fs::write(format!("/proc/self/fd/{}/file", std::os::fd::AsRawFd::as_raw_fd(&at)), [0]).unwrap();
+            at =
+                super::open_dir(&at, b"d", OFlags::RDONLY).unwrap_or_else(|error| panic!("{depth}: {error}"));
+        }
+        super::remove_all_in(root.as_fd()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn nothing_outside_of_a_directory_is_opened_or_removed() {

@@ -82,6 +82,25 @@ impl CgroupHost {
         Ok(slots)
     }
 
+    /// Everything that there is in the gateway's own directories, by its path, with the slot's number where it is a
+    /// slot's.
+    pub(crate) fn entries(&self) -> io::Result<Vec<(PathBuf, Option<u32>)>> {
+        let mut found = Vec::new();
+        for (path, root) in self.roots.values() {
+            let dir = rustix::fs::openat(root, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            for entry in rustix::fs::Dir::read_from(dir)? {
+                let entry = entry?;
+                let Ok(name) = entry.file_name().to_str() else { continue };
+                if matches!(name, "." | "..") || entry.file_type() != rustix::fs::FileType::Directory {
+                    continue;
+                }
+                let number = name.strip_prefix("slot-").and_then(|number| number.parse().ok());
+                found.push((path.join(name), number));
+            }
+        }
+        Ok(found)
+    }
+
     /// Kills whatever still runs in a slot's cgroups and removes their directories.
     ///
     /// Only for a slot whose parked process is gone or shall go: it is killed too.

@@ -18,7 +18,7 @@ use crate::sandbox::Limits;
 
 pub(crate) use host::CgroupHost;
 pub(crate) use plan::CgroupPlan;
-pub(crate) use slot::{CgroupFileError, SlotCgroup};
+pub(crate) use slot::{CgroupFileError, Counted, LimitsError, SlotCgroup};
 pub(crate) use v1::V1;
 pub(crate) use v2::V2;
 
@@ -72,6 +72,16 @@ pub(crate) trait Version: std::fmt::Debug + Sync {
 
     /// The file with the memory that there is now.
     fn memory_now(&self) -> (Hierarchy, &'static str);
+
+    /// Whether setting the peak back is seen by everybody who reads it, and not by the descriptor alone that did.
+    fn peak_is_shared(&self) -> bool;
+
+    /// Whether the kernel refuses a memory limit below what there is and cannot be taken back, instead of killing
+    /// processes until it fits.
+    fn refuses_memory_below_use(&self) -> bool;
+
+    /// The file with the number of processes and threads that there are now.
+    fn pids_now(&self) -> (Hierarchy, &'static str);
 
     /// The file that gives memory back when this is written to it: what a sandbox left, before the next one comes.
     fn memory_reclaim(&self, bytes: u64) -> (Hierarchy, &'static str, String);

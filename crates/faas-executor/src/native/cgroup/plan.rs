@@ -117,7 +117,7 @@ impl CgroupPlan {
             let mount = mounts.get("").ok_or(ProbeError::NotMounted("memory"))?;
             let base = match place {
                 Place::Top => mount.clone(),
-                Place::Own(path) => mount.join(path),
+                Place::Own(path) => mount.join(without_leaf(path, name)),
             };
             let taken_over = match place {
                 Place::Top => None,
@@ -173,11 +173,24 @@ fn own_cgroup(text: &str) -> Option<PathBuf> {
     Some(PathBuf::from(path))
 }
 
+/// The cgroup that was taken over before: whoever started an earlier server from there is in the leaf since, if what that
+/// server left kept it from being given back.
+fn without_leaf<'a>(path: &'a Path, name: &str) -> &'a Path {
+    match path.parent() {
+        Some(parent) if path.file_name().is_some_and(|last| *last == *leaf_name(name)) => parent,
+        _ => path,
+    }
+}
+
+fn leaf_name(name: &str) -> String {
+    format!("{name}.server")
+}
+
 /// Moves what runs in `base` to a leaf below it: a v2 cgroup that passes on controllers holds no processes itself
 /// (Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint"). All of it is the caller's, whose cgroup
 /// this is.
 fn take_over(base: &Path, name: &str) -> Result<TakenOver, ProbeError> {
-    let leaf = base.join(format!("{name}.server"));
+    let leaf = base.join(leaf_name(name));
     match std::fs::create_dir(&leaf) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(ProbeError::NotOwned { path: base.to_owned() });

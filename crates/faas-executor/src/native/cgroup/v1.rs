@@ -57,6 +57,18 @@ impl Version for V1 {
         (Hierarchy::Memory, "memory.usage_in_bytes")
     }
 
+    fn peak_is_shared(&self) -> bool {
+        true
+    }
+
+    fn refuses_memory_below_use(&self) -> bool {
+        true
+    }
+
+    fn pids_now(&self) -> (Hierarchy, &'static str) {
+        (Hierarchy::Pids, "pids.current")
+    }
+
     fn memory_reclaim(&self, _bytes: u64) -> (Hierarchy, &'static str, String) {
         (Hierarchy::Memory, "memory.force_empty", "0".to_owned())
     }

@@ -37,6 +37,18 @@ impl Version for V2 {
         (Hierarchy::Unified, "memory.current")
     }
 
+    fn peak_is_shared(&self) -> bool {
+        false
+    }
+
+    fn refuses_memory_below_use(&self) -> bool {
+        false
+    }
+
+    fn pids_now(&self) -> (Hierarchy, &'static str) {
+        (Hierarchy::Unified, "pids.current")
+    }
+
     fn memory_reclaim(&self, bytes: u64) -> (Hierarchy, &'static str, String) {
         (Hierarchy::Unified, "memory.reclaim", bytes.to_string())
     }

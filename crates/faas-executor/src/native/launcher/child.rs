@@ -10,12 +10,13 @@ use std::os::fd::{AsFd as _, AsRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::message::{Failure, ImageOrder, SandboxOrder, Step as _};
-use super::template::{HostTree, IMAGES, pivot, read_only};
+use super::template::{FILES, HostTree, IMAGES, pivot, read_only};
 use crate::native::layout::{KEPT_CAPABILITIES, SlotIds};
 use crate::native::seccomp::{self, Program};
 use crate::native::sys;
@@ -23,7 +24,7 @@ use crate::native::sys;
 /// What the child starts with.
 pub(super) struct Child<'a> {
     pub(super) order: &'a SandboxOrder,
-    /// The agent's connection, and the mount of the sandbox's own file system where that is not a tmpfs.
+    /// The agent's connection, and the mount of the sandbox's own file system where that is a disk.
     pub(super) fds: Vec<OwnedFd>,
     /// The ids of the slot.
     pub(super) ids: SlotIds,
@@ -162,26 +163,38 @@ fn mount_root(
     let safe = MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("make mounts private")?;
-    match (order.tmpfs_bytes, disk) {
-        (Some(bytes), None) => {
+    let directory = order.lasting.as_ref().and_then(|lasting| lasting.directory.as_ref());
+    match (order.tmpfs_bytes, disk, directory) {
+        (Some(bytes), None, None) => {
             // An inode costs about as much kernel memory as a quarter of a page of content.
             let inodes = (bytes / 4096).clamp(4096, 1 << 20);
             mount("tmpfs", "/upper", safe, &format!("mode=0755,size={bytes},nr_inodes={inodes}"))?;
             make_dir("/upper/upper", 0o755)?;
             make_dir("/upper/work", 0o755)?;
         }
-        (None, Some(disk)) => {
+        (None, Some(disk), None) => {
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
             rustix::mount::move_mount(&disk, "", rustix::fs::CWD, "/upper", flags).step("mount the disk")?;
         }
-        _ => return Err(Failure { step: "either a tmpfs or a disk".into(), errno: libc::EINVAL }),
+        (None, None, Some(name)) => {
+            rustix::mount::mount_bind(format!("{FILES}/{name}"), "/upper").step("bind the files")?;
+        }
+        _ => {
+            let step = "one of a tmpfs, a disk and a directory".into();
+            return Err(Failure { step, errno: libc::EINVAL });
+        }
     }
-    make_dir("/upper/upper/etc", 0o755)?;
-    write("/upper/upper/etc/hostname", &format!("{}\n", order.hostname))?;
-    write("/upper/upper/etc/machine-id", &format!("{}\n", order.machine_id))?;
-    let hosts =
-        format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", order.hostname);
-    write("/upper/upper/etc/hosts", &hosts)?;
+    let again = order.lasting.as_ref().is_some_and(|lasting| lasting.again);
+    if again {
+        keep_mount_points(order.image.is_none().then_some(trees))?;
+    } else {
+        make_dir("/upper/upper/etc", 0o755)?;
+        write("/upper/upper/etc/hostname", &format!("{}\n", order.hostname))?;
+        write("/upper/upper/etc/machine-id", &format!("{}\n", order.machine_id))?;
+        let hosts =
+            format!("127.0.0.1\tlocalhost {}\n::1\tlocalhost ip6-localhost ip6-loopback\n", order.hostname);
+        write("/upper/upper/etc/hosts", &hosts)?;
+    }
     match &order.image {
         None => {
             mount_overlay("/lower")?;
@@ -190,8 +203,10 @@ fn mount_root(
         Some(image) => {
             // Directories of the sandbox's own layer: an image may have none, or a link in their place that would
             // lead elsewhere what is mounted on it.
-            for (dir, mode) in MOUNT_POINTS {
-                make_dir(&format!("/upper/upper/{dir}"), mode)?;
+            if !again {
+                for (dir, mode) in MOUNT_POINTS {
+                    make_dir(&format!("/upper/upper/{dir}"), mode)?;
+                }
             }
             mount_overlay(&format!("{IMAGES}/{}", image.rootfs))?;
         }
@@ -214,6 +229,26 @@ fn mount_root(
     bind("/faas", ".faas")?;
     mount("tmpfs", &format!("{ROOT}/.faas/run"), no_exec, "mode=0700,size=64k")?;
     mount("proc", &format!("{ROOT}/proc"), no_exec, "")
+}
+
+/// Sees to it that what is mounted in a sandbox is mounted on directories of its own, after a sandbox has run with the
+/// same files. None of what its root has put there is followed: its names alone are looked at. With the image `host`,
+/// whose `trees` are mounted too, all of the directories are in the layer below, unless something lies over them.
+fn keep_mount_points(host: Option<&[HostTree]>) -> Result<(), Failure> {
+    let upper = fs::File::open("/upper/upper").step("open the files")?;
+    let first = |path: &Path| path.components().next().map(|first| first.as_os_str().to_owned());
+    let tops = host.unwrap_or_default().iter().filter_map(|tree| Some((first(&tree.target)?, 0o755)));
+    for (name, mode) in MOUNT_POINTS.iter().map(|(name, mode)| (name.into(), *mode)).chain(tops) {
+        let step = || format!("look at /{}", name.display());
+        match rustix::fs::statat(&upper, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(rustix::io::Errno::NOENT) if host.is_some() => continue,
+            Err(rustix::io::Errno::NOENT) => {}
+            other if FileType::from_raw_mode(other.step(step())?.st_mode) == FileType::Directory => continue,
+            _ => rustix::fs::unlinkat(&upper, &name, AtFlags::empty()).step(step())?,
+        }
+        rustix::fs::mkdirat(&upper, &name, Mode::from_raw_mode(mode)).step(step())?;
+    }
+    Ok(())
 }
 
 /// Mounts the sandbox's root on top of `lower`.

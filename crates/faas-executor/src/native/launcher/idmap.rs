@@ -58,6 +58,17 @@ pub(super) fn mapped(path: &str, namespace: &OwnedFd) -> Result<Result<OwnedFd, 
     }
 }
 
+/// Shows a mount that is nowhere yet with the ids of `namespace`, to be written to.
+pub(super) fn map_writable(tree: &OwnedFd, namespace: &OwnedFd) -> Result<(), Failure> {
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: u64::from(namespace.as_raw_fd().unsigned_abs()),
+    };
+    sys::mount_setattr(tree, false, &attr).step("idmap the disk")
+}
+
 /// Puts such a mount somewhere.
 pub(super) fn attach(tree: &OwnedFd, at: &str) -> Result<(), Failure> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;

@@ -25,7 +25,8 @@ const MAX_FDS: usize = 4;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LauncherCommand {
-    /// The first message: what the launcher works with.
+    /// The first message: what the launcher works with. The descriptor beside it is kept open until the launcher has
+    /// cleared up after the server.
     SetUp(LauncherSetup),
     /// The ids that [`LauncherEvent::WantsIds`] asked for are there.
     IdsMapped,
@@ -33,6 +34,19 @@ pub(crate) enum LauncherCommand {
     /// kept for as long as the launcher lives.
     MakeSlot {
         /// Its number; not in use.
+        slot: u32,
+    },
+    /// The sandbox that is in a slot goes on when the server is gone. The descriptor beside it, if there is one, is kept
+    /// open for as long as the sandbox runs. Answered by [`LauncherEvent::Kept`].
+    Keep {
+        /// The slot.
+        slot: u32,
+        /// The PID of the sandbox's `init`.
+        init: u32,
+    },
+    /// It does not any more.
+    Release {
+        /// The slot.
         slot: u32,
     },
 }
@@ -46,6 +60,9 @@ pub(crate) struct LauncherSetup {
     pub(crate) agent_dir: PathBuf,
     /// The directory that holds the root file systems of images, one below it each.
     pub(crate) images_dir: Option<PathBuf>,
+    /// The directory that holds the files of lasting sandboxes, one below it each; none where these are on disks of
+    /// their own.
+    pub(crate) files_dir: Option<PathBuf>,
     /// Which ids sandboxes have.
     pub(crate) ids: IdMode,
     /// Where their cgroups are; without any, limits are set where a process can set them for itself.
@@ -70,6 +87,16 @@ pub(crate) enum LauncherEvent {
         /// Its number, which may be used again.
         slot: u32,
     },
+    /// The answer to [`LauncherCommand::Keep`].
+    Kept {
+        /// The slot.
+        slot: u32,
+        /// Whether the sandbox is kept: otherwise it has ended.
+        kept: bool,
+    },
+    /// What the server left is cleared up, but for the sandboxes that are kept: the launcher lives on for these, and
+    /// says nothing more.
+    Cleared,
 }
 
 /// Server to slot.
@@ -85,14 +112,27 @@ pub(crate) struct SandboxOrder {
     pub(crate) cpu_millicores: u32,
     /// See [`crate::sandbox::Limits`].
     pub(crate) pids: u32,
-    /// The size of its file system where that is a tmpfs; otherwise the second descriptor is a mount for it.
+    /// The size of its file system where that is a tmpfs; otherwise the second descriptor is a mount for it, or
+    /// `lasting` names a directory.
     pub(crate) tmpfs_bytes: Option<u64>,
+    /// What is to be known of its files where these last.
+    pub(crate) lasting: Option<LastingOrder>,
     /// The size of `/dev/shm`.
     pub(crate) shm_bytes: u64,
     /// Whether the memory of its sockets is not counted, or not enough.
     pub(crate) keep_sockets_small: bool,
     /// The image, where it is not the host's.
     pub(crate) image: Option<ImageOrder>,
+}
+
+/// Files that stay when the sandbox ends.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LastingOrder {
+    /// Where they are: the name of a directory in that of all files. Without one they are on the mount, and belong to
+    /// the ids of the image store there.
+    pub(crate) directory: Option<String>,
+    /// Whether a sandbox has run with them before.
+    pub(crate) again: bool,
 }
 
 /// An image that a sandbox starts from.

@@ -5,10 +5,12 @@
 //! process gives up the host's file system ([`template`]), then makes slots on demand ([`slot`]) and reaps what they
 //! leave. It decides nothing: which slot makes which sandbox is between server and slot.
 //!
-//! When the server is gone it kills what is in its slots and ends.
+//! When the server is gone it kills what is in its slots, but for the sandboxes that it was told to keep, and ends with
+//! the last of these ([`kept`]).
 
 mod child;
 mod idmap;
+mod kept;
 pub(in crate::native) mod landlock;
 pub(crate) mod message;
 mod slot;
@@ -27,6 +29,7 @@ use super::id_blocks::BLOCK;
 use super::layout::{IdMode, store_map_line};
 use super::seccomp;
 use super::sys::{self, Fork};
+use kept::Kept;
 use message::{LauncherCommand, LauncherEvent, LauncherSetup, SlotReply, receive, send};
 use slot::Slot;
 use template::Template;
@@ -61,6 +64,10 @@ struct Launcher {
     clearing: BTreeMap<u32, u32>,
     /// On the blocks of ids that its slots are of.
     locks: BTreeMap<u32, OwnedFd>,
+    /// The sandboxes that go on without the server.
+    kept: Kept,
+    /// A lock that later servers wait for: it says that there is something to be cleared up yet.
+    uncleared: Option<OwnedFd>,
 }
 
 fn run() -> io::Result<()> {
@@ -74,9 +81,10 @@ fn run() -> io::Result<()> {
     let server = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 10)?;
     let null = std::fs::File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
-    let Some((LauncherCommand::SetUp(setup), _)) = receive(&server)? else {
+    let Some((LauncherCommand::SetUp(setup), fds)) = receive(&server)? else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the first message is no set-up"));
     };
+    let uncleared = fds.into_iter().next();
     let children = sys::child_events()?;
     let (cgroups, template) = match set_up(&server, &setup) {
         Ok(made) => made,
@@ -94,6 +102,8 @@ fn run() -> io::Result<()> {
         slots: BTreeMap::new(),
         clearing: BTreeMap::new(),
         locks: BTreeMap::new(),
+        kept: Kept::default(),
+        uncleared,
     };
     send(&launcher.server, &LauncherEvent::Ready { no_images }, &[])?;
     launcher.serve()
@@ -136,8 +146,8 @@ enum Turn {
 }
 
 impl Launcher {
-    /// Serves until the server is gone, then ends what is in the slots. Whatever goes wrong in between ends the same
-    /// way: a launcher that cannot work leaves nothing behind.
+    /// Serves until the server is gone, then ends what is in the slots and waits for the kept sandboxes. Whatever goes
+    /// wrong in between ends the same way: a launcher that cannot work leaves nothing behind.
     fn serve(mut self) -> io::Result<()> {
         let served = loop {
             match self.turn() {
@@ -155,15 +165,48 @@ impl Launcher {
                         slots: _,
                         clearing: _,
                         locks,
+                        kept,
+                        uncleared,
                     } = self;
-                    drop((server, children, cgroups, locks));
+                    drop((server, children, cgroups, locks, kept, uncleared));
                     Slot { number, socket, ids, cgroup, template, seccomp }.run()
                 }
                 Err(error) => break Err(error),
             }
         };
         let ended = self.end();
-        served.and(ended)
+        served.and(ended).and(self.linger())
+    }
+
+    /// Waits until the last kept sandbox has ended: as their parent it reaps them, and it holds what is theirs. Another
+    /// server, with a launcher of its own, may look after them meanwhile, so nothing of theirs is touched.
+    fn linger(mut self) -> io::Result<()> {
+        self.uncleared = None;
+        if self.kept.is_empty() {
+            return Ok(());
+        }
+        // A server that was killed does not hear it.
+        match send(&self.server, &LauncherEvent::Cleared, &[]) {
+            Ok(()) | Err(_) => {}
+        }
+        let Self { server, children, mut kept, locks: _locks, .. } = self;
+        drop(server);
+        // Whoever reads what the server said waits for its end.
+        let null = std::fs::File::options().write(true).open("/dev/null")?;
+        rustix::stdio::dup2_stderr(&null)?;
+        rustix::stdio::dup2_stdout(&null)?;
+        loop {
+            for pid in reap(&children)? {
+                kept.ended(pid);
+            }
+            if kept.is_empty() {
+                return Ok(());
+            }
+            match rustix::event::poll(&mut [PollFd::new(&children, PollFlags::IN)], None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Waits for one event and acts on it.
@@ -187,6 +230,21 @@ impl Launcher {
         }
         match receive(&self.server)? {
             Some((LauncherCommand::MakeSlot { slot }, fds)) => self.make_slot(slot, fds),
+            Some((LauncherCommand::Keep { slot, init }, fds)) => {
+                // One that has ended was reaped, and its PID may be another child's by now.
+                let kept = kept::is_child(init) && self.slots.values().any(|known| *known == slot);
+                if kept {
+                    self.kept.add(slot, init, fds);
+                }
+                send(&self.server, &LauncherEvent::Kept { slot, kept }, &[])?;
+                Ok(Turn::Next)
+            }
+            Some((LauncherCommand::Release { slot }, _)) => {
+                if self.kept.remove(slot) {
+                    self.clear_unless_slot_lives(slot);
+                }
+                Ok(Turn::Next)
+            }
             Some((LauncherCommand::SetUp(_) | LauncherCommand::IdsMapped, _)) => {
                 Err(io::Error::new(io::ErrorKind::InvalidData, "set up twice"))
             }
@@ -194,11 +252,14 @@ impl Launcher {
         }
     }
 
-    /// Ends everything that is in the slots: all of them are tried, the first failure is reported.
+    /// Ends everything that is in the slots and not kept: all of them are tried, the first failure is reported.
     fn end(&mut self) -> io::Result<()> {
-        // Without cgroups what runs in a slot ends with the launcher (`PR_SET_PDEATHSIG`).
-        let Some(cgroups) = &self.cgroups else { return Ok(()) };
-        let slots = std::mem::take(&mut self.slots).into_values();
+        let Some(cgroups) = &self.cgroups else {
+            // What runs in a slot ends with the launcher (`PR_SET_PDEATHSIG`), if that ends now.
+            return if self.kept.is_empty() { Ok(()) } else { self.kept.end_others(&self.children) };
+        };
+        let kept = &self.kept;
+        let slots = std::mem::take(&mut self.slots).into_values().filter(|slot| !kept.has(*slot));
         let clearing = std::mem::take(&mut self.clearing).into_keys();
         slots.chain(clearing).map(|slot| cgroups.destroy_slot(slot)).fold(Ok(()), Result::and)
     }
@@ -259,27 +320,47 @@ impl Launcher {
     }
 
     fn reap(&mut self) -> io::Result<()> {
-        // Draining is all that is wanted of it: one event may stand for many children.
-        let mut events = [0u8; size_of::<libc::signalfd_siginfo>() * 8];
-        while let Ok(1..) = rustix::io::read(&self.children, &mut events) {}
-        loop {
-            match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, _))) => self.child_gone(pid),
-                Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(()),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+        for pid in reap(&self.children)? {
+            self.child_gone(pid);
         }
+        Ok(())
     }
 
     fn child_gone(&mut self, pid: Pid) {
-        // One that is not there is a sandbox's init: the server watches it by its pidfd.
+        // One that is in neither list is a sandbox's init: the server watches it by its pidfd.
         if let Some(slot) = self.slots.remove(&pid.as_raw_nonzero().get()) {
+            self.slot_gone(slot);
+        } else if let Some(slot) = self.kept.ended(pid) {
+            self.clear_unless_slot_lives(slot);
+        }
+    }
+
+    /// What a kept sandbox was in is cleared up as soon as neither it nor the slot's own process needs it.
+    fn clear_unless_slot_lives(&mut self, slot: u32) {
+        if !self.slots.values().any(|living| *living == slot) {
             self.slot_gone(slot);
         }
     }
 
     fn slot_gone(&mut self, slot: u32) {
-        self.clearing.insert(slot, 0);
+        if !self.kept.has(slot) {
+            self.clearing.insert(slot, 0);
+        }
+    }
+}
+
+/// Reaps every child that has ended. `children` is the signalfd that tells of some.
+fn reap(children: &OwnedFd) -> io::Result<Vec<Pid>> {
+    // Draining is all that is wanted of it: one event may stand for many children.
+    let mut events = [0u8; size_of::<libc::signalfd_siginfo>() * 8];
+    while let Ok(1..) = rustix::io::read(children, &mut events) {}
+    let mut ended = Vec::new();
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, _))) => ended.push(pid),
+            Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(ended),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }

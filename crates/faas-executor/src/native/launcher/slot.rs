@@ -15,8 +15,8 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::process::{Pid, Signal};
 use rustix::thread::{CapabilitiesSecureBits, UnshareFlags, unshare_unsafe};
 
-use super::message::{Failure, SandboxOrder, SlotReply, Step as _, receive, send};
-use super::template::{IMAGES, Template, copy_tree, devices_of_the_host, make_devices};
+use super::message::{Failure, LastingOrder, SandboxOrder, SlotReply, Step as _, receive, send};
+use super::template::{FILES, IMAGES, Template, copy_tree, devices_of_the_host, make_devices};
 use super::{child, idmap};
 use crate::native::cgroup::{CgroupFileError, SlotCgroup};
 use crate::native::layout::{IdMode, SlotIds, store_map_line};
@@ -142,6 +142,7 @@ impl Slot {
         let of_cgroup =
             |error: CgroupFileError| Failure::at(format!("set cgroup limits: {error}"), &error.source);
         self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.limit(&limits)).map_err(of_cgroup)?;
+        order.lasting.as_ref().map_or(Ok(()), |lasting| self.prepare_files(lasting, fds.get(1)))?;
         let birth_place = self.cgroup.as_ref().and_then(SlotCgroup::birth_place);
 
         let cloexec = rustix::pipe::PipeFlags::CLOEXEC;
@@ -177,6 +178,27 @@ impl Slot {
                     Err(error) => Err(Failure::at(format!("{failure}; and kill it"), &error.into())),
                 }
             }
+        }
+    }
+
+    /// Makes files that last the sandbox's own: on a disk by showing them with the slot's ids, otherwise they have the
+    /// right ones.
+    fn prepare_files(&self, lasting: &LastingOrder, disk: Option<&OwnedFd>) -> Result<(), Failure> {
+        match (&lasting.directory, disk) {
+            (None, Some(disk)) => {
+                idmap::map_writable(disk, &idmap::namespace(&store_map_line(self.own_ids()))?)
+            }
+            (Some(_), None) if lasting.again => Ok(()),
+            (Some(name), None) => {
+                let base = self.own_ids().base;
+                for below in ["upper", "work"] {
+                    let dir = format!("{FILES}/{name}/{below}");
+                    std::fs::create_dir(&dir).step(format!("make {dir}"))?;
+                    std::os::unix::fs::lchown(&dir, Some(base), Some(base)).step(format!("chown {dir}"))?;
+                }
+                Ok(())
+            }
+            _ => Err(Failure { step: "either a directory or a disk".into(), errno: libc::EINVAL }),
         }
     }
 

@@ -8,6 +8,7 @@
 //! | `/host/N` | the host's `/usr` (and `/bin`, `/lib*` where they are directories), read-only |
 //! | `/skeleton` | the rest of the image `host`: an `/etc` of its own, empty `/home`, `/root`, `/tmp`, `/var` |
 //! | `/images` | root file systems of images, one below it each; in a slot: idmapped to the slot's ids |
+//! | `/files` | an ordinary user's: the files of lasting sandboxes, one directory below it each |
 //! | `/lower` | in a slot: the skeleton, idmapped to the slot's ids |
 //! | `/dev`, `/faas`, `/proc` | device nodes; the guest agent; the host's /proc, which the kernel wants to see before it lets a user namespace mount one |
 //! | `/empty`, `/upper`, `/root` | an empty directory; mount points for a sandbox's own file system and its root |
@@ -46,6 +47,9 @@ pub(super) struct Template {
     pub(super) images: Result<(), String>,
 }
 
+/// Where the directory with the files of lasting sandboxes is in this namespace.
+pub(super) const FILES: &str = "/files";
+
 /// Where the directory of images is in this namespace.
 pub(super) const IMAGES: &str = "/images";
 
@@ -75,7 +79,9 @@ pub(super) fn enter(setup: &LauncherSetup) -> Result<Template, Failure> {
         c"mode=0755,size=64m",
     )
     .step("mount the launcher's root")?;
-    for dir in ["host", "skeleton", "lower", "images", "dev", "faas", "proc", "empty", "upper", "root"] {
+    for dir in
+        ["host", "skeleton", "lower", "images", "files", "dev", "faas", "proc", "empty", "upper", "root"]
+    {
         let dir = root.join(dir);
         fs::create_dir(&dir).step(format!("make {}", dir.display()))?;
     }
@@ -88,15 +94,20 @@ pub(super) fn enter(setup: &LauncherSetup) -> Result<Template, Failure> {
     }
     let trees = host_trees(root)?;
     make_devices(&root.join("dev"), &devices_of_the_host())?;
-    clone_tree(&setup.agent_dir, &root.join("faas"), false)?;
+    clone_tree(&setup.agent_dir, &root.join("faas"), false, &read_only())?;
     rustix::mount::mount_bind_recursive("/proc", root.join("proc")).step("bind /proc")?;
     let images = match &setup.images_dir {
         Some(dir) => {
-            clone_tree(dir, &root.join("images"), false)?;
+            clone_tree(dir, &root.join("images"), false, &read_only())?;
             Ok(())
         }
         None => Err("the server keeps no images".to_owned()),
     };
+    if let Some(dir) = &setup.files_dir {
+        let mut writable = read_only();
+        writable.attr_set &= !libc::MOUNT_ATTR_RDONLY;
+        clone_tree(dir, &root.join("files"), false, &writable)?;
+    }
     pivot(root)?;
     Ok(Template { trees, images })
 }
@@ -110,8 +121,8 @@ pub(super) fn pivot(root: &Path) -> Result<(), Failure> {
     rustix::process::chdir("/").step("enter the new root")
 }
 
-/// Binds `from` at `to`, read-only.
-fn clone_tree(from: &Path, to: &Path, recursive: bool) -> Result<(), Failure> {
+/// Binds `from` at `to`, with these attributes.
+fn clone_tree(from: &Path, to: &Path, recursive: bool, attr: &libc::mount_attr) -> Result<(), Failure> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
@@ -124,7 +135,7 @@ fn clone_tree(from: &Path, to: &Path, recursive: bool) -> Result<(), Failure> {
         }
         other => (other.step(step())?, recursive),
     };
-    sys::mount_setattr(&tree, recursive, &read_only()).step(step())?;
+    sys::mount_setattr(&tree, recursive, attr).step(step())?;
     rustix::mount::move_mount(&tree, "", rustix::fs::CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .step(step())
 }
@@ -148,7 +159,7 @@ fn host_trees(root: &Path) -> Result<Vec<HostTree>, Failure> {
             } else {
                 fs::write(&at, "").step(format!("make {}", at.display()))?;
             }
-            clone_tree(&source, &at, false)?;
+            clone_tree(&source, &at, false, &read_only())?;
             let inside = Path::new("/host").join(trees.len().to_string());
             let target = source.strip_prefix("/").unwrap_or(&source).to_owned();
             trees.push(HostTree { at: inside, target, is_dir: meta.is_dir() });
