@@ -53,12 +53,13 @@ impl Adopt<'_> {
             if labels::marked(&self.shared.gateway, labels).as_ref() != Some(&self.spec.id) {
                 return gone("its container is gone: what has its id bears another mark");
             }
+            let is_kept = inspected.name.as_deref().is_some_and(labels::is_kept);
             let state = inspected.state.unwrap_or_default();
             return match condition(&state) {
                 Condition::Going => gone("its container is being removed"),
                 Condition::Ended if rebooted => Ok(Found::Stopped { reason: HOST_REBOOTED.to_owned() }),
                 Condition::Ended => Ok(Found::Stopped { reason: self.ended(&state).await }),
-                Condition::Runs { paused } if self.is_on_record(&state) => {
+                Condition::Runs { paused } if is_kept && self.is_on_record(&state) => {
                     match self.take(&state, paused)? {
                         Some(found) => Ok(found),
                         None => {
@@ -72,8 +73,11 @@ impl Adopt<'_> {
                     let container = &self.record.run.container;
                     let ended = halt::end(&self.live.client, container).await;
                     ended.map_err(|error| self.failed(error))?;
-                    let reason = "its container was started anew by somebody else";
-                    let reason = if rebooted { HOST_REBOOTED } else { reason };
+                    let reason = match (rebooted, is_kept) {
+                        (true, _) => HOST_REBOOTED,
+                        (false, false) => "it was not to go on without the server that had made it",
+                        (false, true) => "its container was started anew by somebody else",
+                    };
                     Ok(Found::Stopped { reason: reason.to_owned() })
                 }
             };

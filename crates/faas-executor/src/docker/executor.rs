@@ -21,7 +21,7 @@ use super::counters::Counters;
 use super::facts::Facts;
 use super::lease::Lease;
 use super::limits::{self, LimitError};
-use super::make::Make;
+use super::make::{Make, rename};
 use super::measure::{self, DiskUse};
 use super::probe::Live;
 use super::record::Record;
@@ -30,7 +30,7 @@ use super::refuse::{refuse, unsupported};
 use super::share;
 use super::shared::Shared;
 use super::transport::Transport;
-use super::{destroy, ended, halt, leaks, pull, remove, sweep};
+use super::{destroy, ended, halt, labels, leaks, pull, remove, sweep};
 use crate::agent_binary;
 use crate::data_dir::DataDir;
 use crate::error::StartError;
@@ -228,6 +228,10 @@ fn closing() -> SandboxError {
     unavailable("the server is shutting down".to_owned())
 }
 
+fn removed() -> SandboxError {
+    SandboxError::Lost { reason: "somebody removed its container".to_owned() }
+}
+
 /// What a lasting sandbox is found by again.
 fn recorded(handle: &DockerHandle) -> Result<&Record, SandboxError> {
     let none = || unsupported("keeping this sandbox", "it was made to end with the server");
@@ -304,6 +308,7 @@ impl SandboxExecutor for DockerExecutor {
                 ("engine".to_owned(), LimitSupport::yes(engine)),
                 ("image_sharing".to_owned(), image_sharing()),
                 ("instances".to_owned(), instances(live.transport, facts)),
+                ("lasting_disk_limit".to_owned(), facts.disk()),
                 ("network_egress".to_owned(), facts.egress()),
                 ("oom_report".to_owned(), LimitSupport::yes(oom_report)),
                 ("usage".to_owned(), usage),
@@ -398,7 +403,7 @@ impl SandboxExecutor for DockerExecutor {
         match sandbox.backend {
             BackendHandle::Docker(DockerHandle { container, lease, .. }) => {
                 // Where the engine is gone the lease sees to it that the container goes when it is back.
-                lease.condemn();
+                lease.condemn(&container);
                 let live = self.engine().await?;
                 destroy::remove(&live.client, &container).await.map_err(|error| self.failed(error))?;
                 lease.settle();
@@ -415,7 +420,15 @@ impl SandboxExecutor for DockerExecutor {
 
     async fn keep(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
         let handle = handle(sandbox)?;
-        handle.lease.keep(recorded(handle)?.run.clone());
+        let run = recorded(handle)?.run.clone();
+        let live = self.engine().await?;
+        let name = labels::name(&self.shared.gateway, &sandbox.id);
+        match rename(&live.client, &handle.container, &name).await {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => return Err(removed()),
+            Err(error) => return Err(self.failed(error)),
+        }
+        handle.lease.keep(run);
         Ok(())
     }
 
@@ -444,9 +457,7 @@ impl SandboxExecutor for DockerExecutor {
         let _turn = self.shared.turns.turn(id.as_str()).await;
         match halt::end(&live.client, &handle.container).await {
             Ok(_ran) => record.to_seam(),
-            Err(error) if error.is_not_found() => {
-                Err(SandboxError::Lost { reason: "somebody removed its container".to_owned() })
-            }
+            Err(error) if error.is_not_found() => Err(removed()),
             Err(error) => Err(self.failed(error)),
         }
     }

@@ -23,6 +23,20 @@ pub(super) fn name(gateway: &GatewayId, sandbox: &SandboxId) -> String {
     format!("faas-{gateway}-{sandbox}")
 }
 
+/// The name of a lasting sandbox's container until it is kept. A name is what an engine lets be changed later, at once and
+/// for good.
+pub(super) fn name_before(gateway: &GatewayId, sandbox: &SandboxId) -> String {
+    format!("{}{BEFORE}", name(gateway, sandbox))
+}
+
+/// The end of such a name. No sandbox's id has a dot.
+const BEFORE: &str = ".new";
+
+/// Whether a container of this name was kept.
+pub(super) fn is_kept(name: &str) -> bool {
+    !name.ends_with(BEFORE)
+}
+
 /// The labels of a sandbox's container.
 pub(super) fn of(
     gateway: &GatewayId,
@@ -57,7 +71,11 @@ pub(super) fn sandbox_of(
 ) -> Option<SandboxId> {
     let sandbox = marked(gateway, labels)?;
     let name = name(gateway, &sandbox);
-    names?.iter().any(|other| other.trim_start_matches('/') == name).then_some(sandbox)
+    let fits = |other: &String| {
+        let other = other.trim_start_matches('/');
+        other.strip_suffix(BEFORE).unwrap_or(other) == name
+    };
+    names?.iter().any(fits).then_some(sandbox)
 }
 
 #[cfg(test)]
@@ -67,7 +85,7 @@ mod tests {
 
     use faas_types::{GatewayId, SandboxId};
 
-    use super::{GATEWAY, SANDBOX, name, of, sandbox_of};
+    use super::{GATEWAY, SANDBOX, is_kept, name, name_before, of, sandbox_of};
     use crate::sandbox::Lifetime;
 
     #[test]
@@ -75,7 +93,10 @@ mod tests {
         let (gateway, sandbox) = (GatewayId("g1".into()), SandboxId("sb-1".into()));
         let labels = of(&gateway, &sandbox, Path::new("/d"), Lifetime::Server);
         let names = [format!("/{}", name(&gateway, &sandbox))];
-        assert_eq!(sandbox_of(&gateway, Some(&labels), Some(&names)), Some(sandbox));
+        assert_eq!(sandbox_of(&gateway, Some(&labels), Some(&names)), Some(sandbox.clone()));
+        let before = name_before(&gateway, &sandbox);
+        assert!(is_kept(&names[0]) && !is_kept(&before));
+        assert_eq!(sandbox_of(&gateway, Some(&labels), Some(&[before])), Some(sandbox));
         let other = GatewayId("g2".into());
         assert_eq!(sandbox_of(&other, Some(&labels), Some(&names)), None);
         assert_eq!(sandbox_of(&gateway, Some(&labels), Some(&["/mine".to_owned()])), None);

@@ -8,7 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::record::Run;
 use super::shared::Shared;
-use super::{destroy, halt, labels};
+use super::{destroy, halt};
 
 /// After what times an abandoned container is looked for, as long as it was not there: a request to make or start it
 /// may still have been under way when its sender was gone.
@@ -20,9 +20,9 @@ enum Duty {
     /// Nothing: the engine has none, or it goes on.
     #[default]
     Nothing,
-    /// Remove it.
-    Remove,
-    /// End its processes: its files stay.
+    /// Remove the one of this name or id.
+    Remove(String),
+    /// End its processes: its files stay. By its id.
     Halt(String),
 }
 
@@ -46,14 +46,14 @@ impl Lease {
         Self { shared: Arc::clone(shared), id, number, place, duty: Mutex::default() }
     }
 
-    /// The container's name.
-    pub(super) fn name(&self) -> String {
-        labels::name(&self.shared.gateway, &self.id)
+    /// The engine is about to be asked for a container of this name.
+    pub(super) fn set_asked(&mut self, name: &str) {
+        self.set(Duty::Remove(name.to_owned()));
     }
 
-    /// The engine is about to be asked for the container, or (`false`) has refused to make it.
-    pub(super) fn set_asked(&mut self, asked: bool) {
-        self.set(if asked { Duty::Remove } else { Duty::Nothing });
+    /// The engine has refused to make it.
+    pub(super) fn set_refused(&mut self) {
+        self.set(Duty::Nothing);
     }
 
     /// The engine is about to start a container whose files are to stay.
@@ -68,9 +68,9 @@ impl Lease {
     }
 
     /// The container is to go, whether it was kept or not.
-    pub(super) fn condemn(&self) {
+    pub(super) fn condemn(&self, container: &str) {
         self.shared.claims().forget(&self.id);
-        self.set(Duty::Remove);
+        self.set(Duty::Remove(container.to_owned()));
     }
 
     /// All is done.
@@ -90,13 +90,12 @@ impl Drop for Lease {
             self.shared.claims().release(&self.id, self.number);
             return;
         }
-        let (shared, id, number, name) =
-            (Arc::clone(&self.shared), self.id.clone(), self.number, self.name());
+        let (shared, id, number) = (Arc::clone(&self.shared), self.id.clone(), self.number);
         let place = self.place.take();
         self.shared.spawn(async move {
             let done = match duty {
                 Duty::Nothing => true,
-                Duty::Remove => remove(&shared, &name).await,
+                Duty::Remove(container) => remove(&shared, &container).await,
                 Duty::Halt(container) => end(&shared, &id, number, &container).await,
             };
             drop(place);
@@ -109,16 +108,16 @@ impl Drop for Lease {
 }
 
 /// Whether the container is known to be gone.
-async fn remove(shared: &Shared, name: &str) -> bool {
+async fn remove(shared: &Shared, container: &str) -> bool {
     for wait in LATE {
         tokio::time::sleep(wait).await;
         let Ok(live) = shared.probe.for_work().await else { return false };
-        match destroy::remove(&live.client, name).await {
+        match destroy::remove(&live.client, container).await {
             Ok(true) => break,
             Ok(false) => {}
             Err(error) => {
                 shared.probe.note(&error);
-                tracing::warn!(container = name, %error, "a container is left to the sweep");
+                tracing::warn!(container, %error, "a container is left to the sweep");
                 return false;
             }
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
-    StartContainerOptions, UploadToContainerOptionsBuilder,
+    RenameContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
 };
 
-use super::client::{CallError, QUICK, SLOW, unavailable};
+use super::client::{CallError, Client, QUICK, SLOW, unavailable};
 use super::config::EngineAddress;
 use super::counters::Counters;
 use super::create::{Owner, body};
@@ -25,9 +25,19 @@ use super::shared::Shared;
 use super::state::{Condition, condition};
 use super::transport::attach::Attached;
 use super::transport::{self, Transport};
-use super::{halt, upload};
+use super::{halt, labels, upload};
 use crate::guest::AgentStream;
 use crate::sandbox::{BackendHandle, ImageDefaults, Lifetime, SandboxError, SandboxHandle, SandboxSpec};
+
+/// Gives a container another name.
+pub(super) async fn rename(client: &Client, container: &str, name: &str) -> Result<(), CallError> {
+    let options = RenameContainerOptionsBuilder::default().name(name).build();
+    let renamed = client.docker.rename_container(container, options);
+    match client.call("rename a container", QUICK, renamed).await {
+        Err(error) if error.says("same name as its current name") => Ok(()),
+        other => other,
+    }
+}
 
 /// One container on its way.
 pub(super) struct Make<'a> {
@@ -80,7 +90,8 @@ impl Make<'_> {
     /// Starts one that has ended, and has its files still. When this fails or is dropped, `lease` ends what runs.
     pub(super) async fn again(&self, mut lease: Lease, past: &Record) -> Result<SandboxHandle, SandboxError> {
         let id = past.run.container.clone();
-        let state = self.inspect(&id).await?.state.unwrap_or_default();
+        let inspected = self.inspect(&id).await?;
+        let state = inspected.state.unwrap_or_default();
         match condition(&state) {
             Condition::Ended => {}
             // Begun by somebody who did not come to an end with it.
@@ -96,6 +107,10 @@ impl Make<'_> {
             LimitError::Refused(error) => error,
         })?;
         lease.set_starting(&id);
+        if inspected.name.as_deref().is_none_or(labels::is_kept) {
+            let name = labels::name_before(&self.shared.gateway, &self.spec.id);
+            rename(&self.live.client, &id, &name).await.map_err(|error| self.failed(error))?;
+        }
         self.start(&id).await?;
         let inspected = self.inspect(&id).await?;
         let (agent, init, counters) = self.reach(&id, &inspected, None).await?;
@@ -153,15 +168,20 @@ impl Make<'_> {
             agent_dir: &self.shared.agent_dir,
             runtime: self.shared.config.runtime.as_deref(),
         };
-        let options = CreateContainerOptionsBuilder::default().name(&lease.name()).build();
+        let (gateway, sandbox) = (&self.shared.gateway, &self.spec.id);
+        let name = match self.spec.lifetime {
+            Lifetime::Server => labels::name(gateway, sandbox),
+            Lifetime::Lasting => labels::name_before(gateway, sandbox),
+        };
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let body = body(self.spec, owner, self.live.transport);
-        lease.set_asked(true);
+        lease.set_asked(&name);
         let made = self.live.client.docker.create_container(Some(options), body);
         match self.live.client.call("make a container", SLOW, made).await {
             Ok(made) => Ok(made.id),
             Err(error) => {
                 if let CallError::Refused { .. } = error {
-                    lease.set_asked(false);
+                    lease.set_refused();
                 }
                 Err(error)
             }
