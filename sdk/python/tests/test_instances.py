@@ -68,7 +68,8 @@ def test_every_option_of_create_reaches_its_member(caller, stub):
         "auto_resume": True,
         "labels": {"job": "7"},
     }
-    caller("instances.create", **options, files=[File(path="/a", content=b"\xff", mode=0o700)], http_timeout_s=5)
+    caller("instances.create", **options, files=[File(path="/a", content=b"\xff", mode=0o700)], idempotency_key="k-1")
+    assert stub.seen[0].headers["idempotency-key"] == "k-1"
     assert stub.seen[0].json == options | {"files": [{"path": "/a", "content_base64": "/w==", "mode": "0700"}]}
 
 
@@ -135,14 +136,16 @@ def test_every_option_of_exec_reaches_its_member(caller, stub):
         "max_output_bytes": 4096,
         "labels": {"job": "7"},
     }
-    result, _ = caller.of_instance("exec", ["cat"], **options, stdin=b"\0", files={"a": "b"}, request_id="my-id")
+    result, _ = caller.of_instance(
+        "exec", ["cat"], **options, stdin=b"\0", files={"a": "b"}, request_id="my-id", idempotency_key="k-1"
+    )
     assert result.ok
     assert stub.seen[1].json == options | {
         "command": ["cat"],
         "stdin_base64": "AA==",
         "files": [{"path": "a", "content": "b"}],
     }
-    assert stub.seen[1].headers["x-request-id"] == "my-id"
+    assert (stub.seen[1].headers["x-request-id"], stub.seen[1].headers["idempotency-key"]) == ("my-id", "k-1")
 
 
 @pytest.mark.parametrize("status", [202, 204])
@@ -163,6 +166,8 @@ def test_a_deletion_is_sent_again_where_the_connection_breaks_and_nothing_else_i
         with pytest.raises(ConnectionLostError):
             caller(f"instances.{verb}", *arguments)
         assert len(stub.seen) == 1, verb
+    stub.replies(Reply(cut_after=-1), Reply(status=201, json=instance()))
+    assert caller("instances.create", idempotency_key="k-1").id == "ins-1"
 
 
 def test_metrics(caller, stub):

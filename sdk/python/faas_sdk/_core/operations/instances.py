@@ -8,9 +8,9 @@ from enum import Enum
 from typing import Any
 from urllib.parse import quote
 
-from faas_sdk._core.call import Call
+from faas_sdk._core.call import IDEMPOTENCY_KEY, Call
 from faas_sdk._core.decode import Members
-from faas_sdk._core.headers import checked_headers
+from faas_sdk._core.headers import given_headers
 from faas_sdk._core.operations.execute import (
     checked_command,
     encoded,
@@ -57,6 +57,7 @@ def create(
     on_timeout: OnTimeout | None = None,
     auto_resume: bool | None = None,
     labels: Mapping[str, str] | None = None,
+    idempotency_key: str | None = None,
     http_timeout_s: float | None = None,
 ) -> Call[InstanceInfo]:
     """The call for a new instance; see :class:`faas_sdk.options.CreateInstanceOptions` for what each argument means."""
@@ -82,6 +83,7 @@ def create(
     return Call(
         method="POST",
         path=PATH,
+        headers=given_headers({IDEMPOTENCY_KEY: idempotency_key}),
         body=encoded(body),
         http_timeout_s=http_timeout_s,
         default_http_timeout_s=CREATE_TIMEOUT_S,
@@ -136,6 +138,7 @@ def execute(
     max_output_bytes: int | None = None,
     labels: Mapping[str, str] | None = None,
     request_id: str | None = None,
+    idempotency_key: str | None = None,
     http_timeout_s: float | None = None,
 ) -> Call[ExecuteResult]:
     """The call for one command in an instance; see :class:`faas_sdk.options.ExecOptions` for the arguments."""
@@ -154,7 +157,7 @@ def execute(
     return Call(
         method="POST",
         path=_path(instance_id, "/exec"),
-        headers={} if request_id is None else checked_headers({"x-request-id": request_id}),
+        headers=given_headers({"x-request-id": request_id, IDEMPOTENCY_KEY: idempotency_key}),
         body=encoded(body),
         http_timeout_s=http_timeout_s,
         default_http_timeout_s=patience_s(timeout_ms),
