@@ -25,19 +25,20 @@ A test may be skipped only for want of a capability in tests/not-on-ci.txt.
 TEXT
 }
 
-# name, what it stands on (the programs in release, a running server, a Docker engine; - for nothing), what it does
+# name, what it stands on (the programs in release, a running server, a Docker engine, a PostgreSQL server; - for
+# nothing), what it does
 steps=(
   'fmt        -       formatting of the Rust code'
   'clippy     -       lints of the Rust code, warnings are errors'
   'scripts    -       syntax of the shell scripts, format of the Python ones'
-  'nextest    engine  Rust tests, the attack suite among them'
+  'nextest    engine,postgres Rust tests, the attack suite among them'
   'doctest    -       examples in the Rust documentation'
-  'features   engine  Rust tests of the server with the runtime docker alone; with native alone it compiles'
+  'features   engine,postgres Rust tests of the server with the runtime docker alone; with native alone it compiles'
   'deny       -       licences, banned crates, sources'
   'release    -       the server in release'
   'python     server  Python SDK: ruff, mypy, pytest, live tests too'
   'typescript server  TypeScript SDK: lint, build, vitest, live tests too'
-  'e2e        release,engine end-to-end tests through the Python SDK'
+  'e2e        release,engine,postgres end-to-end tests through the Python SDK'
   'smoke      server  test-gateway.py'
   'docs       server  the examples of the documents, as they stand'
   'ab         server  Apache Bench as in docs/load-testing.md'
@@ -94,6 +95,7 @@ fuzz_seconds=${FAAS_FUZZ_SECONDS:-$([ -n "$long" ] && echo 60 || echo 10)}
 server_pid=
 step_pid=
 engine=
+postgres=
 finish() {
   # Only what this script started, by its pid.
   if [ -n "$step_pid" ]; then kill -- "-$step_pid" 2>/dev/null || true; fi
@@ -102,6 +104,7 @@ finish() {
     wait "$server_pid" 2>/dev/null || true
   fi
   stop_engine || true
+  stop_postgres || true
   rm -rf "$work"
 }
 trap finish EXIT
@@ -139,6 +142,20 @@ stop_engine() {
   [ -n "$engine" ] || return 0
   within 120 scripts/test-engine.sh stop "$engine" </dev/null
   engine=
+}
+
+# A PostgreSQL server of our own.
+start_postgres() {
+  [ -z "$postgres" ] || return 0
+  postgres=$work/postgres
+  FAAS_TEST_POSTGRES_URL=$(within 120 scripts/test-postgres.sh start "$postgres" </dev/null) || return 1
+  export FAAS_TEST_POSTGRES_URL
+}
+
+stop_postgres() {
+  [ -n "$postgres" ] || return 0
+  within 120 scripts/test-postgres.sh stop "$postgres" </dev/null
+  postgres=
 }
 
 step_fmt() { cargo fmt --all --check; }
@@ -267,6 +284,7 @@ run_step() {
       release) step_release || code=1 ;;
       server) start_server || code=1 ;;
       engine) start_engine || code=1 ;;
+      postgres) start_postgres || code=1 ;;
     esac
   done
   if [ "$code" != 0 ]; then
@@ -281,6 +299,7 @@ run_step() {
   if [ "$name" = leaks ]; then
     if [ -n "$server_pid" ]; then stop_server || code=$?; fi
     stop_engine || code=$?
+    stop_postgres || code=$?
   fi
   # A job of its own, in a process group of its own, so that it can be ended whole; -e holds in it.
   set -m

@@ -10,6 +10,11 @@ for exe in /proc/[0-9]*/exe; do
       pid=${exe#/proc/}
       echo "process ${pid%/exe} $path"
       ;;
+    */postgres)
+      pid=${exe#/proc/}
+      command=$({ tr '\0' ' ' <"/proc/${pid%/exe}/cmdline"; } 2>/dev/null) || continue
+      case $command in *faas*) echo "process ${pid%/exe} $command" ;; esac
+      ;;
     */dockerd | */containerd* | */docker-registry | */runc)
       pid=${exe#/proc/}
       command=$({ tr '\0' ' ' <"/proc/${pid%/exe}/cmdline"; } 2>/dev/null) || continue

@@ -30,6 +30,9 @@ need htpasswd apache2-utils
 need skopeo skopeo
 need umoci umoci
 need useradd passwd
+# It is outside of PATH; a server that Debian's package starts by itself is let be.
+[ -x "$(find /usr/lib/postgresql -name initdb 2>/dev/null | tail -1)" ] || have initdb || packages+=(postgresql)
+need psql postgresql-client
 /usr/bin/python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || packages+=(python3 python3-venv)
 # Docker's default seccomp policy, which the differential test and the bench give to runc.
 [ -f /usr/share/containers/seccomp.json ] || packages+=(golang-github-containers-common)

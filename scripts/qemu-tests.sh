@@ -18,10 +18,10 @@ cp "$server" "$payload/faas/faas-gateway-server"
 cp -r "$venv"/lib/python3*/site-packages "$payload/faas/"
 find "$payload" -name __pycache__ -prune -exec rm -rf {} +
 
-# The guest has no TypeScript SDK, and no Docker engine.
+# The guest has no TypeScript SDK, no Docker engine and no PostgreSQL.
 command='cd /faas &&
   export PYTHONPATH=/faas/site-packages:/faas/sdk/python FAAS_GATEWAY_BIN=/faas/faas-gateway-server PYTHONDONTWRITEBYTECODE=1 &&
   export FAAS_FAIL_ON_SKIP=1 &&
   grep -q memory /sys/fs/cgroup/cgroup.controllers &&
-  python3 -m pytest -q -ra --color=no -p no:cacheprovider -k "not typescript" --ignore-glob="*/test_docker*.py" tests/e2e'
+  python3 -m pytest -q -ra --color=no -p no:cacheprovider -k "not typescript and not postgresql" --ignore-glob="*/test_docker*.py" tests/e2e'
 scripts/qemu-guest.sh "$cache" "$payload" "$command"

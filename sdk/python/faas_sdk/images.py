@@ -40,6 +40,7 @@ class Images:
         name: str,
         *,
         on_progress: Callable[[ImageProgress], None] | None = None,
+        idempotency_key: str | None = None,
         http_timeout_s: float | None = None,
     ) -> ImageInfo:
         """Fetches an image from its registry, whether or not the store has one of that name.
@@ -48,6 +49,7 @@ class Images:
             name: ``[HOST[:PORT]/]PATH[:TAG][@DIGEST]``. Without a host it is one of Docker Hub's, without a tag
                 ``latest``.
             on_progress: is called with each step as it comes, in the thread of the call; what it raises ends the call.
+            idempotency_key: with it the pull is done once, however often it is sent; not with `on_progress`.
             http_timeout_s: the longest silence of the gateway in seconds; the client's, or 1860.
 
         Raises:
@@ -56,7 +58,9 @@ class Images:
             ConnectionLostError: the connection broke before the end. The gateway may have the image.
             TransportError: no answer came.
         """
-        return self._transport.send(images.pull(name, on_progress=on_progress, http_timeout_s=http_timeout_s))
+        return self._transport.send(
+            images.pull(name, on_progress=on_progress, idempotency_key=idempotency_key, http_timeout_s=http_timeout_s)
+        )
 
     def import_archive(
         self,
@@ -117,10 +121,13 @@ class AsyncImages:
         name: str,
         *,
         on_progress: Callable[[ImageProgress], None] | None = None,
+        idempotency_key: str | None = None,
         http_timeout_s: float | None = None,
     ) -> ImageInfo:
         """See :meth:`Images.pull`. ``on_progress`` is called in the event loop and is no coroutine function."""
-        return await self._transport.send(images.pull(name, on_progress=on_progress, http_timeout_s=http_timeout_s))
+        return await self._transport.send(
+            images.pull(name, on_progress=on_progress, idempotency_key=idempotency_key, http_timeout_s=http_timeout_s)
+        )
 
     async def import_archive(
         self,

@@ -53,6 +53,9 @@ class ExecuteOptions(TypedDict, total=False):
     """Free words for the caller's own use; they appear in the gateway's log."""
     request_id: str | None
     """The id of this request, sent as ``x-request-id``; the gateway makes one when not given."""
+    idempotency_key: str | None
+    """With it the same call has its effect once, however often it is sent: what is sent again gets the first answer.
+    1 to 255 visible ASCII characters; another call with the same key is refused."""
     http_timeout_s: float | None
     """The longest wait in seconds for the gateway's answer; the client's, or ``timeout_ms`` plus 60 s."""
 
@@ -74,8 +77,9 @@ class RetryPolicy:
     """How often and how patiently a call is tried again.
 
     Only what is safe is tried again: a connection that was never made, a refusal to start
-    (503 ``overloaded``; 429 with ``Retry-After``), and for GETs also a lost connection and 502, 503, 504. An
-    execution that may have begun is never sent twice, and neither is an archive that comes from a :class:`Reader`.
+    (503 ``overloaded``; 429 with ``Retry-After``), and for GETs and calls with an ``idempotency_key`` also a lost
+    connection and 502, 503, 504 (but for ``execution_timeout``). Another execution that may have begun is never sent
+    twice, and neither is an archive that comes from a :class:`Reader`.
     """
 
     max_retries: int = 2

@@ -192,6 +192,18 @@ class RuntimeHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreHealth:
+    """Where the gateway keeps what lasts, in :class:`Health`."""
+
+    kind: str
+    """The kind of database: ``sqlite`` or ``postgresql``."""
+    available: bool
+    """Whether it answers now. Without it executions run; what needs it is refused as ``overloaded``."""
+    reason: str | None
+    """Why it does not, or None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """What the gateway says of itself."""
 
@@ -203,6 +215,8 @@ class Health:
     """Milliseconds since it started."""
     runtimes: Mapping[str, RuntimeHealth]
     """Every runtime, by name."""
+    store: StoreHealth
+    """Where it keeps what lasts."""
     docker: bool
     """Whether the runtime ``docker`` is available."""
     firecracker: bool

@@ -103,6 +103,17 @@ def test_pull_without_progress_is_one_answer(caller, stub):
     assert (seen.headers["accept"], seen.headers["content-type"]) == ("application/json", "application/json")
 
 
+def test_a_pull_with_an_idempotency_key_is_sent_again_and_has_no_progress(caller, stub):
+    stub.replies(Reply(cut_after=-1), added(image()))
+    caller("images.pull", "tiny:1", idempotency_key="k")
+    assert [seen.headers["idempotency-key"] for seen in stub.seen] == ["k", "k"]
+    with pytest.raises(ValueError, match="on_progress"):
+        caller("images.pull", "tiny:1", idempotency_key="k", on_progress=print)
+    with pytest.raises(ValueError, match="idempotency-key"):
+        caller("images.pull", "tiny:1", idempotency_key="a\nb")
+    assert len(stub.seen) == 2
+
+
 def test_pull_tells_of_its_progress_as_it_comes(caller, stub):
     first = json.dumps(STEP).encode() + b"\n"
     held = threading.Event()

@@ -21,7 +21,16 @@ from faas_sdk._core.retry import retry_wait_s
 from tests.conftest import QUICK, Caller
 from tests.stub import Reply, StubGateway, execution, problem, repeated
 
-HEALTH = {"status": "healthy", "version": "1", "uptime_ms": 1, "runtimes": {}, "docker": False, "firecracker": False}
+HEALTH = {
+    "status": "healthy",
+    "version": "1",
+    "uptime_ms": 1,
+    "runtimes": {},
+    "store": {"kind": "sqlite", "available": True, "reason": None},
+    "docker": False,
+    "firecracker": False,
+}
+RUNNING = Reply(status=409, json=problem(409, "conflict", retryable=True))
 
 
 def overloaded(**headers: str) -> Reply:
@@ -101,6 +110,48 @@ def test_a_get_is_tried_again(caller, stub, reply):
     stub.replies(*repeated(reply, 2), Reply(json=HEALTH))
     assert caller("health").status == "healthy"
     assert len(stub.seen) == 3
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(cut_after=-1),
+        Reply(json=execution(), cut_after=10),
+        Reply(status=502, json=problem(502, "sandbox_lost", retryable=True)),
+        Reply(status=504, body=b"", headers={"content-type": "text/html"}),
+        RUNNING,
+    ],
+    ids=["no answer", "half an answer", "sandbox_lost", "proxy 504", "the first still runs"],
+)
+def test_with_an_idempotency_key_an_execution_is_sent_again(caller, stub, reply):
+    stub.replies(*repeated(reply, 2), Reply(json=execution()))
+    assert caller.execute("x", idempotency_key="k-1").ok
+    assert [seen.headers["idempotency-key"] for seen in stub.seen] == ["k-1"] * 3
+    assert stub.seen[0].raw == stub.seen[2].raw
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(status=504, json=problem(504, "execution_timeout", execution=execution())),
+        Reply(status=409, json=problem(409, "conflict", retryable=False)),
+        Reply(status=422, json=problem(422, "invalid_request")),
+        Reply(status=500, json=problem(500, "internal", retryable=True)),
+    ],
+    ids=["timeout", "interrupted", "used for another", "internal"],
+)
+def test_with_an_idempotency_key_what_is_final_is_not_sent_again(caller, stub, reply):
+    stub.replies(reply)
+    with pytest.raises(FaaSError):
+        caller.execute("x", idempotency_key="k-1")
+    assert len(stub.seen) == 1
+
+
+def test_without_an_idempotency_key_a_conflict_is_not_tried_again(caller, stub):
+    stub.replies(RUNNING)
+    with pytest.raises(FaaSError):
+        caller.execute("x")
+    assert len(stub.seen) == 1
 
 
 def test_lost_connections_say_that_the_command_may_have_run(caller, stub):

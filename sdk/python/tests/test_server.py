@@ -23,6 +23,7 @@ HEALTH = {
     "version": "0.1.0",
     "uptime_ms": 5,
     "runtimes": {"docker": {"available": False, "reason": "no socket", "unenforced_limits": ["disk: no quota"]}},
+    "store": {"kind": "postgresql", "available": False, "reason": "it cannot be reached"},
     "docker": False,
     "firecracker": False,
 }
@@ -47,6 +48,8 @@ def test_health(caller, stub):
     assert stub.seen[0].path == "/health"
     assert (found.status, found.version, found.uptime_ms) == ("degraded", "0.1.0", 5)
     assert (found.docker, found.firecracker) == (False, False)
+    store = found.store
+    assert (store.kind, store.available, store.reason) == ("postgresql", False, "it cannot be reached")
     docker = found.runtimes["docker"]
     assert (docker.available, docker.reason, docker.unenforced_limits) == (False, "no socket", ("disk: no quota",))
 

@@ -33,6 +33,7 @@ export {
 } from "./errors.js";
 export type { Images } from "./images.js";
 export type {
+  AddImageOptions,
   ArchiveSource,
   CallOptions,
   ClientOptions,
@@ -53,6 +54,7 @@ export {
   type LimitsSupport,
   type RuntimeCapabilities,
   type RuntimeHealth,
+  type StoreHealth,
   type Support,
   type Timings,
   type Usage,

@@ -56,6 +56,11 @@ export interface ExecuteOptions extends CallOptions {
   readonly labels?: Readonly<Record<string, string>> | undefined;
   /** The id of this request, sent as `x-request-id`; the gateway makes one when not given. */
   readonly requestId?: string | undefined;
+  /**
+   * With it the same call has its effect once, however often it is sent: what is sent again gets the first answer. 1 to
+   * 255 visible ASCII characters; another call with the same key is refused.
+   */
+  readonly idempotencyKey?: string | undefined;
 }
 
 /** The options of `images.list`. */
@@ -66,14 +71,20 @@ export interface ListImagesOptions extends CallOptions {
   readonly limit?: number | undefined;
 }
 
-/** The options of `images.pull`. */
-export interface PullImageOptions extends CallOptions {
+/** What `images.pull` and `images.import` have in common. */
+export interface AddImageOptions extends CallOptions {
   /** Is called with each step as it comes; what it throws ends the call. */
   readonly onProgress?: ((step: ImageProgress) => void) | undefined;
 }
 
+/** The options of `images.pull`. */
+export interface PullImageOptions extends AddImageOptions {
+  /** With it the pull is done once, however often it is sent; not with `onProgress`. */
+  readonly idempotencyKey?: string | undefined;
+}
+
 /** The options of `images.import`. */
-export interface ImportImageOptions extends PullImageOptions {
+export interface ImportImageOptions extends AddImageOptions {
   /** The name that the image gets, in place of those that the archive has. */
   readonly name?: string | undefined;
 }
@@ -85,8 +96,9 @@ export type ArchiveSource = string | URL | Uint8Array | ReadableStream<Uint8Arra
  * How often and how patiently a call is tried again.
  *
  * Only what is safe is tried again: a connection that was never made, a refusal to start (503 `overloaded`; 429 with
- * `Retry-After`), and for GETs also a lost connection and 502, 503, 504. An execution that may have begun is never
- * sent twice, and neither is an archive that comes from a stream.
+ * `Retry-After`), and for GETs and calls with an `idempotencyKey` also a lost connection and 502, 503, 504 (but for
+ * `execution_timeout`). Another execution that may have begun is never sent twice, and neither is an archive that comes
+ * from a stream.
  */
 export interface RetryPolicy {
   /** The most attempts after the first; 0 switches retries off. Default: 2. */

@@ -195,6 +195,16 @@ export interface RuntimeHealth {
   readonly unenforcedLimits: readonly string[];
 }
 
+/** Where the gateway keeps what lasts, in {@link Health}. */
+export interface StoreHealth {
+  /** The kind of database: `sqlite` or `postgresql`. */
+  readonly kind: string;
+  /** Whether it answers now. Without it executions run; what needs it is refused as `overloaded`. */
+  readonly available: boolean;
+  /** Why it does not, or null. */
+  readonly reason: string | null;
+}
+
 /** What the gateway says of itself. */
 export interface Health {
   /** `healthy`, `degraded` or `unhealthy`. */
@@ -205,6 +215,8 @@ export interface Health {
   readonly uptimeMs: number;
   /** Every runtime, by name. */
   readonly runtimes: Readonly<Record<string, RuntimeHealth>>;
+  /** Where it keeps what lasts. */
+  readonly store: StoreHealth;
   /** Whether the runtime `docker` is available. */
   readonly docker: boolean;
   /** Whether the runtime `firecracker` is available. */

@@ -76,6 +76,15 @@ function openedBelow(folder: string): number {
   }).length;
 }
 
+test("a pull with an idempotency key is sent again and has no progress", async ({ client, stub }) => {
+  stub.replies({ cutAfter: -1 }, added(image()));
+  await client.images.pull("tiny:1", { idempotencyKey: "k" });
+  expect(stub.seen.map((seen) => seen.headers["idempotency-key"])).toEqual(["k", "k"]);
+  const both = client.images.pull("tiny:1", { idempotencyKey: "k", onProgress: ignore });
+  await expect(both).rejects.toThrow("onProgress");
+  expect(stub.seen).toHaveLength(2);
+});
+
 test("every member of an image is read", async ({ client, stub }) => {
   const body = image({ created_at: "2020-01-01T00:00:00Z", entrypoint: ["/bin/x"], user: "nobody", newer: 1 });
   stub.replies({ json: [body] });

@@ -20,7 +20,16 @@ import { transportError } from "../src/transport/failure.js";
 import { QUICK, test } from "./fixture.js";
 import { execution, problem, type Reply, rejection, StubGateway } from "./stub.js";
 
-const HEALTH = { status: "healthy", version: "1", uptime_ms: 1, runtimes: {}, docker: false, firecracker: false };
+const HEALTH = {
+  status: "healthy",
+  version: "1",
+  uptime_ms: 1,
+  runtimes: {},
+  store: { kind: "sqlite", available: true, reason: null },
+  docker: false,
+  firecracker: false,
+};
+const RUNNING: Reply = { status: 409, json: problem(409, "conflict", { retryable: true }) };
 const NEVER = new Promise<void>(() => {});
 
 function overloaded(headers: Record<string, string> = {}): Reply {
@@ -65,6 +74,45 @@ test("a rate limit is tried again only with a named wait", async ({ client, stub
 test("a longer wait than allowed is thrown with the wait", async ({ client, stub }) => {
   stub.replies(overloaded({ "retry-after": "3600" }));
   expect(await rejection(client.execute("x"))).toMatchObject({ code: "overloaded", retryAfterMs: 3_600_000 });
+  expect(stub.seen).toHaveLength(1);
+});
+
+describe("with an idempotency key an execution is sent again", () => {
+  const cases: [string, Reply][] = [
+    ["no answer", { cutAfter: -1 }],
+    ["half an answer", { json: execution(), cutAfter: 10 }],
+    ["sandbox_lost", { status: 502, json: problem(502, "sandbox_lost", { retryable: true }) }],
+    ["proxy 504", { status: 504, body: "", headers: { "content-type": "text/html" } }],
+    ["the first still runs", RUNNING],
+  ];
+  for (const [name, reply] of cases) {
+    test(name, async ({ client, stub }) => {
+      stub.replies(reply, reply, { json: execution() });
+      expect((await client.execute("x", { idempotencyKey: "k-1" })).ok).toBe(true);
+      expect(stub.seen.map((seen) => seen.headers["idempotency-key"])).toEqual(["k-1", "k-1", "k-1"]);
+    });
+  }
+});
+
+describe("with an idempotency key what is final is not sent again", () => {
+  const cases: [string, Reply][] = [
+    ["timeout", { status: 504, json: problem(504, "execution_timeout", { execution: execution() }) }],
+    ["interrupted", { status: 409, json: problem(409, "conflict", { retryable: false }) }],
+    ["used for another", { status: 422, json: problem(422, "invalid_request") }],
+    ["internal", { status: 500, json: problem(500, "internal", { retryable: true }) }],
+  ];
+  for (const [name, reply] of cases) {
+    test(name, async ({ client, stub }) => {
+      stub.replies(reply);
+      expect(await rejection(client.execute("x", { idempotencyKey: "k-1" }))).toBeInstanceOf(FaaSError);
+      expect(stub.seen).toHaveLength(1);
+    });
+  }
+});
+
+test("without an idempotency key a conflict is not tried again", async ({ client, stub }) => {
+  stub.replies(RUNNING);
+  expect(await rejection(client.execute("x"))).toBeInstanceOf(FaaSError);
   expect(stub.seen).toHaveLength(1);
 });
 

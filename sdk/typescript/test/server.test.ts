@@ -24,6 +24,7 @@ const HEALTH = {
   version: "0.1.0",
   uptime_ms: 5,
   runtimes: { docker: { available: false, reason: "no socket", unenforced_limits: ["disk: no quota"] } },
+  store: { kind: "postgresql", available: false, reason: "it cannot be reached" },
   docker: false,
   firecracker: false,
 };
@@ -46,6 +47,7 @@ test("health", async ({ client, stub }) => {
     version: "0.1.0",
     uptimeMs: 5,
     runtimes: { docker: { available: false, reason: "no socket", unenforcedLimits: ["disk: no quota"] } },
+    store: { kind: "postgresql", available: false, reason: "it cannot be reached" },
     docker: false,
     firecracker: false,
   });

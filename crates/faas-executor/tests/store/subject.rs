@@ -83,9 +83,19 @@ impl Subject {
         }
     }
 
-    /// What SQLite finds wrong with its file; `ok` where it is nothing, and for PostgreSQL.
+    /// What SQLite finds wrong with its file; `ok` where it is nothing. PostgreSQL looks after itself; of it only those are
+    /// waited for who still work for a process that was killed.
     pub(crate) async fn integrity(&self) -> String {
-        let Some(path) = self.location.0.strip_prefix("file:") else { return "ok".to_owned() };
+        let Some(path) = self.location.0.strip_prefix("file:") else {
+            let mut connection = PgConnection::connect(&self.location.0).await.unwrap();
+            let others = "SELECT COUNT(*) FROM pg_stat_activity \
+                          WHERE datname = current_database() AND pid <> pg_backend_pid()";
+            while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut connection).await.unwrap() > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            connection.close().await.unwrap();
+            return "ok".to_owned();
+        };
         let mut connection = SqliteConnection::connect(path).await.unwrap();
         let found = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut connection).await.unwrap();
         connection.close().await.unwrap();
@@ -103,7 +113,7 @@ impl Subject {
         }
         if let Some((server, name)) = self.server {
             let mut connection = PgConnection::connect(&server).await.unwrap();
-            let drop = AssertSqlSafe(format!("DROP DATABASE {name}"));
+            let drop = AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"));
             sqlx::query(drop).execute(&mut connection).await.unwrap();
             connection.close().await.unwrap();
         }

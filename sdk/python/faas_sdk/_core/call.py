@@ -10,6 +10,9 @@ from typing import Generic, TypeVar
 from faas_sdk.options import Reader
 from faas_sdk.types import ImageProgress
 
+IDEMPOTENCY_KEY = "idempotency-key"
+"""The header of such a key."""
+
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -50,7 +53,12 @@ class Call(Generic[T_co]):
     @property
     def repeatable(self) -> bool:
         """Whether sending it twice does no more than sending it once."""
-        return self.method == "GET"
+        return self.method == "GET" or self.keyed
+
+    @property
+    def keyed(self) -> bool:
+        """Whether it has an idempotency key: the gateway then does it once, however often it is sent."""
+        return IDEMPOTENCY_KEY in self.headers
 
     @property
     def once(self) -> bool:

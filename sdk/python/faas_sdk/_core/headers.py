@@ -21,3 +21,12 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if not _VALUE.fullmatch(value):
             raise ValueError(f"{name} is {value!r}, which a header cannot carry: printable ASCII is needed")
     return {name.lower(): value for name, value in headers.items()}
+
+
+def given_headers(headers: Mapping[str, str | None]) -> dict[str, str]:
+    """Those of them that are not None, checked.
+
+    Raises:
+        ValueError: as :func:`checked_headers`.
+    """
+    return checked_headers({name: value for name, value in headers.items() if value is not None})

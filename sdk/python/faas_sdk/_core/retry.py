@@ -9,6 +9,7 @@ from faas_sdk.errors import (
     APIError,
     ConnectFailedError,
     ConnectionLostError,
+    ExecutionTimeoutError,
     FaaSError,
     OverloadedError,
 )
@@ -17,7 +18,7 @@ from faas_sdk.options import RetryPolicy
 T = TypeVar("T")
 
 _GATEWAY_STATUSES = frozenset({502, 503, 504})
-"""Statuses of a proxy or of a gateway that is starting or going; safe to repeat for a GET alone."""
+"""Statuses of a proxy or of a gateway that is starting or going; safe to repeat for a GET, or with a key."""
 
 
 def retry_wait_s(policy: RetryPolicy, call: Call[T], error: FaaSError, attempt: int, fraction: float) -> float | None:
@@ -47,6 +48,11 @@ def _may_repeat(call: Call[T], error: FaaSError) -> bool:
             return call.repeatable
         case APIError(status=429):
             return error.retry_after_s is not None
+        case APIError(status=409):
+            # The first attempt, whose answer was lost, is still running there.
+            return call.keyed and error.retryable
+        case ExecutionTimeoutError():
+            return False
         case APIError(status=status):
             return call.repeatable and status in _GATEWAY_STATUSES
         case _:

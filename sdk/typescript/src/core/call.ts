@@ -52,7 +52,15 @@ export interface Answer {
 
 /** Whether sending it twice does no more than sending it once. */
 export function isRepeatable(call: Call<unknown>): boolean {
-  return call.method === "GET";
+  return call.method === "GET" || isKeyed(call);
+}
+
+/** The header of an idempotency key. */
+export const IDEMPOTENCY_KEY = "idempotency-key";
+
+/** Whether it has an idempotency key: the gateway then does it once, however often it is sent. */
+export function isKeyed(call: Call<unknown>): boolean {
+  return IDEMPOTENCY_KEY in call.headers;
 }
 
 /** Whether there is no second attempt, whatever the first one came to: its body is gone. */

@@ -3,6 +3,12 @@
 const NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const VALUE = /^[!-~]([ -~\t]*[!-~])?$/;
 
+/** Those of the headers that are given, checked as by {@link checkedHeaders}. */
+export function givenHeaders(headers: Readonly<Record<string, string | undefined>>): Record<string, string> {
+  const given = Object.entries(headers).filter((entry): entry is [string, string] => entry[1] !== undefined);
+  return checkedHeaders(Object.fromEntries(given));
+}
+
 /**
  * The same headers, by lower-case name.
  *

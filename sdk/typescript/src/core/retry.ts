@@ -1,8 +1,14 @@
 // Decides whether a failed attempt is followed by another, and after which wait.
 
-import { APIError, ConnectFailedError, ConnectionLostError, OverloadedError } from "../errors.js";
+import {
+  APIError,
+  ConnectFailedError,
+  ConnectionLostError,
+  ExecutionTimeoutError,
+  OverloadedError,
+} from "../errors.js";
 import type { RetryPolicy } from "../options.js";
-import { type Call, isRepeatable, isSentOnce } from "./call.js";
+import { type Call, isKeyed, isRepeatable, isSentOnce } from "./call.js";
 
 /** A policy with every member known. */
 export interface Retry {
@@ -12,7 +18,7 @@ export interface Retry {
   readonly maxRetryAfterMs: number;
 }
 
-/** Statuses of a proxy or of a gateway that is starting or going; safe to repeat for a GET alone. */
+/** Statuses of a proxy or of a gateway that is starting or going; safe to repeat for a GET, or with an idempotency key. */
 const GATEWAY_STATUSES: readonly number[] = [502, 503, 504];
 
 /**
@@ -66,7 +72,14 @@ function mayRepeat(call: Call<unknown>, error: unknown): boolean {
   if (error instanceof ConnectionLostError) {
     return isRepeatable(call);
   }
+  if (error instanceof ExecutionTimeoutError) {
+    return false;
+  }
   if (error instanceof APIError) {
+    // The first attempt, whose answer was lost, is still running there.
+    if (error.status === 409) {
+      return isKeyed(call) && error.retryable;
+    }
     return error.status === 429
       ? error.retryAfterMs !== null
       : isRepeatable(call) && GATEWAY_STATUSES.includes(error.status);

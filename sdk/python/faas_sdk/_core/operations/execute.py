@@ -8,9 +8,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from faas_sdk._core.call import Call
+from faas_sdk._core.call import IDEMPOTENCY_KEY, Call
 from faas_sdk._core.decode import DecodeError, Members
-from faas_sdk._core.headers import checked_headers
+from faas_sdk._core.headers import given_headers
 from faas_sdk.options import Network, RuntimeChoice
 from faas_sdk.types import ExecuteResult, File, Timings, Usage
 
@@ -41,6 +41,7 @@ def execute(
     max_output_bytes: int | None = None,
     labels: Mapping[str, str] | None = None,
     request_id: str | None = None,
+    idempotency_key: str | None = None,
     http_timeout_s: float | None = None,
 ) -> Call[ExecuteResult]:
     """The call for one command; see :class:`faas_sdk.options.ExecuteOptions` for what each argument means."""
@@ -68,7 +69,7 @@ def execute(
     return Call(
         method="POST",
         path="/api/v1/execute",
-        headers={} if request_id is None else checked_headers({"x-request-id": request_id}),
+        headers=given_headers({"x-request-id": request_id, IDEMPOTENCY_KEY: idempotency_key}),
         body=json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(),
         http_timeout_s=http_timeout_s,
         default_http_timeout_s=command_timeout_ms / 1000 + HTTP_MARGIN_S,

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from faas_sdk._core.call import Call, Upload
+from faas_sdk._core.call import IDEMPOTENCY_KEY, Call, Upload
 from faas_sdk._core.decode import DecodeError, Members, each
+from faas_sdk._core.headers import given_headers
 from faas_sdk.types import ImageInfo, ImageProgress
 
 PATH = "/api/v1/images"
@@ -73,12 +74,16 @@ def page(name: str | None, limit: int | None, cursor: str | None) -> Call[Page]:
     return Call(method="GET", path=_path(asked), read=read)
 
 
-def pull(name: str, *, on_progress: OnProgress | None, http_timeout_s: float | None) -> Call[ImageInfo]:
+def pull(
+    name: str, *, on_progress: OnProgress | None, idempotency_key: str | None, http_timeout_s: float | None
+) -> Call[ImageInfo]:
     """Fetch an image from its registry."""
+    if on_progress is not None and idempotency_key is not None:
+        raise ValueError("idempotency_key is for a pull without on_progress: an answer in steps is not kept")
     return Call(
         method="POST",
         path=PATH,
-        headers=_accepted(on_progress),
+        headers=_accepted(on_progress) | given_headers({IDEMPOTENCY_KEY: idempotency_key}),
         body=json.dumps({"name": _checked(name)}, ensure_ascii=False).encode(),
         http_timeout_s=http_timeout_s,
         default_http_timeout_s=HTTP_TIMEOUT_S,

@@ -12,6 +12,7 @@ from faas_sdk.types import (
     LimitsSupport,
     RuntimeCapabilities,
     RuntimeHealth,
+    StoreHealth,
     Support,
     VersionInfo,
 )
@@ -68,9 +69,18 @@ def _read_health(value: object, _headers: Mapping[str, str]) -> Health:
         version=members.string("version"),
         uptime_ms=members.integer("uptime_ms"),
         runtimes=members.map("runtimes", _read_runtime_health),
+        store=_read_store_health(members.child("store")),
         docker=members.boolean("docker"),
         firecracker=members.boolean("firecracker"),
         raw=members.raw,
+    )
+
+
+def _read_store_health(members: Members) -> StoreHealth:
+    return StoreHealth(
+        kind=members.string("kind"),
+        available=members.boolean("available"),
+        reason=members.optional_string("reason"),
     )
 
 

@@ -3,10 +3,10 @@
 import { Buffer } from "node:buffer";
 import type { ExecuteOptions, FileInput } from "../../options.js";
 import { ExecuteResult } from "../../types.js";
-import type { Call } from "../call.js";
+import { type Call, IDEMPOTENCY_KEY } from "../call.js";
 import { checkedHttpTimeoutMs } from "../config.js";
 import { DecodeError, Members } from "../decode.js";
-import { checkedHeaders } from "../headers.js";
+import { givenHeaders } from "../headers.js";
 
 /** The gateway's own timeout of a command, where the caller names none. */
 const DEFAULT_TIMEOUT_MS = 30_000;
@@ -33,7 +33,7 @@ const MEMBERS = {
 } as const satisfies Partial<Record<keyof ExecuteOptions, string>>;
 
 /** The other options. */
-const OTHERS = ["stdin", "files", "requestId", "httpTimeoutMs", "signal"] as const;
+const OTHERS = ["stdin", "files", "requestId", "idempotencyKey", "httpTimeoutMs", "signal"] as const;
 
 type Named = keyof typeof MEMBERS | (typeof OTHERS)[number];
 /** Fails to compile when an option of {@link ExecuteOptions} is in neither table. */
@@ -63,7 +63,7 @@ export function execute(command: string | readonly string[], options: ExecuteOpt
   return {
     method: "POST",
     path: "/api/v1/execute",
-    headers: options.requestId === undefined ? {} : checkedHeaders({ "x-request-id": options.requestId }),
+    headers: givenHeaders({ "x-request-id": options.requestId, [IDEMPOTENCY_KEY]: options.idempotencyKey }),
     body: JSON.stringify(body),
     httpTimeoutMs: checkedHttpTimeoutMs(options.httpTimeoutMs),
     defaultHttpTimeoutMs: Math.max(options.timeoutMs ?? DEFAULT_TIMEOUT_MS, 0) + HTTP_MARGIN_MS,

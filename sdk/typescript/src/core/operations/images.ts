@@ -1,10 +1,11 @@
 // `/api/v1/images`: the gateway's image store.
 
-import type { CallOptions, ImportImageOptions, ListImagesOptions, PullImageOptions } from "../../options.js";
+import type { AddImageOptions, CallOptions, ImportImageOptions, ListImagesOptions, PullImageOptions } from "../../options.js";
 import type { ImageInfo } from "../../types.js";
-import type { Call, Upload } from "../call.js";
+import { type Call, IDEMPOTENCY_KEY, type Upload } from "../call.js";
 import { checkedHttpTimeoutMs, refuseUnknown } from "../config.js";
 import { DecodeError, each, Members } from "../decode.js";
+import { givenHeaders } from "../headers.js";
 
 const PATH = "/api/v1/images";
 
@@ -40,9 +41,14 @@ export async function list(
 
 /** Fetch an image from its registry. */
 export function pull(name: string, options: PullImageOptions): Call<ImageInfo> {
-  refuseUnknown(options, ["onProgress", "httpTimeoutMs", "signal"]);
+  refuseUnknown(options, ["onProgress", "idempotencyKey", "httpTimeoutMs", "signal"]);
+  if (options.onProgress !== undefined && options.idempotencyKey !== undefined) {
+    throw new TypeError("idempotencyKey is for a pull without onProgress: an answer in steps is not kept");
+  }
+  const call = adding(PATH, options);
   return {
-    ...adding(PATH, options),
+    ...call,
+    headers: { ...call.headers, ...givenHeaders({ [IDEMPOTENCY_KEY]: options.idempotencyKey }) },
     body: JSON.stringify({ name: checkedName(name) }),
     read: (value) => {
       const images = readAdded(value);
@@ -107,7 +113,7 @@ function page(options: ListImagesOptions, limit: number | undefined, cursor: str
 }
 
 /** What pull and import have in common. */
-function adding(to: string, options: PullImageOptions): Omit<Call<unknown>, "read" | "body"> {
+function adding(to: string, options: AddImageOptions): Omit<Call<unknown>, "read" | "body"> {
   return {
     method: "POST",
     path: to,

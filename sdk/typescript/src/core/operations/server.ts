@@ -1,7 +1,15 @@
 // What the gateway says of itself: `/api/v1/capabilities`, `/health`, `/version`.
 
 import type { CallOptions } from "../../options.js";
-import type { Capabilities, Health, RuntimeCapabilities, RuntimeHealth, Support, VersionInfo } from "../../types.js";
+import type {
+  Capabilities,
+  Health,
+  RuntimeCapabilities,
+  RuntimeHealth,
+  StoreHealth,
+  Support,
+  VersionInfo,
+} from "../../types.js";
 import type { Call } from "../call.js";
 import { checkedHttpTimeoutMs, refuseUnknown } from "../config.js";
 import { Members } from "../decode.js";
@@ -22,6 +30,7 @@ export function health(options: CallOptions): Call<Health> {
     version: members.string("version"),
     uptimeMs: members.integer("uptime_ms"),
     runtimes: members.map("runtimes", readRuntimeHealth),
+    store: readStoreHealth(members.child("store")),
     docker: members.boolean("docker"),
     firecracker: members.boolean("firecracker"),
   }));
@@ -73,6 +82,14 @@ function readRuntimeCapabilities(members: Members): RuntimeCapabilities {
 
 function readSupport(members: Members): Support {
   return { supported: members.boolean("supported"), detail: members.string("detail") };
+}
+
+function readStoreHealth(members: Members): StoreHealth {
+  return {
+    kind: members.string("kind"),
+    available: members.boolean("available"),
+    reason: members.optionalString("reason"),
+  };
 }
 
 function readRuntimeHealth(members: Members): RuntimeHealth {
