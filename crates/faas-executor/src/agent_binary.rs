@@ -1,7 +1,9 @@
 //! The guest agent's program, built by this crate's build script and carried in this one.
 
-#[cfg(any(feature = "docker", all(target_os = "linux", feature = "native")))]
+#[cfg(all(target_os = "linux", feature = "native"))]
 pub(crate) use install::install;
+#[cfg(feature = "docker")]
+pub(crate) use install::install_beside;
 
 /// The static program that runs inside every sandbox.
 #[must_use]
@@ -17,6 +19,7 @@ pub const fn agent_digest() -> &'static str {
 
 #[cfg(any(feature = "docker", all(target_os = "linux", feature = "native")))]
 mod install {
+    use std::collections::BTreeSet;
     use std::io;
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::{Path, PathBuf};
@@ -30,13 +33,22 @@ mod install {
 
     /// Puts the guest agent's program where sandboxes find it: a directory named for its digest, with an empty directory
     /// `run` beside it. Programs of earlier servers are removed: no sandbox of theirs is left.
+    #[cfg(all(target_os = "linux", feature = "native"))]
     pub(crate) fn install(parent: &Path) -> Result<PathBuf, StartError> {
+        install_beside(parent, &BTreeSet::new())
+    }
+
+    /// The same, but the programs with the digests `others` stay: lasting sandboxes were made with them, and are begun
+    /// anew with them.
+    pub(crate) fn install_beside(parent: &Path, others: &BTreeSet<String>) -> Result<PathBuf, StartError> {
         let agents = parent.join("agent");
         let dir = agents.join(agent_digest());
         std::fs::create_dir_all(&agents).map_err(at(&agents))?;
         for entry in std::fs::read_dir(&agents).map_err(at(&agents))? {
-            let path = entry.map_err(at(&agents))?.path();
-            if path != dir {
+            let entry = entry.map_err(at(&agents))?;
+            let path = entry.path();
+            let is_others = entry.file_name().to_str().is_some_and(|name| others.contains(name));
+            if path != dir && !is_others {
                 std::fs::remove_dir_all(&path).map_err(at(&path))?;
             }
         }
@@ -64,6 +76,24 @@ mod install {
 #[cfg(test)]
 mod tests {
     use super::{agent_binary, agent_digest};
+
+    #[cfg(feature = "docker")]
+    #[test]
+    fn programs_of_earlier_servers_go_but_those_that_somebody_needs() {
+        let parent = tempfile::tempdir().unwrap();
+        let agents = parent.path().join("agent");
+        for digest in ["needed", "not-needed"] {
+            std::fs::create_dir_all(agents.join(digest).join("run")).unwrap();
+        }
+        let own = super::install_beside(parent.path(), &["needed".to_owned()].into()).unwrap();
+        assert_eq!(std::fs::read(own.join("agent")).unwrap(), agent_binary());
+        let mut left: Vec<_> =
+            std::fs::read_dir(agents).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        let mut expected = vec![agent_digest().into(), std::ffi::OsString::from("needed")];
+        expected.sort();
+        assert_eq!(left, expected);
+    }
 
     /// The types of all program headers of a 64-bit little-endian ELF file (elf(5)).
     fn program_header_types(elf: &[u8]) -> Vec<u32> {

@@ -3,7 +3,10 @@
 #![cfg(feature = "docker")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests, whose failure is the test's")]
 
-#[cfg(all(target_os = "linux", feature = "native"))]
+#[cfg(target_os = "linux")]
+#[path = "docker/lasting.rs"]
+mod lasting;
+#[cfg(target_os = "linux")]
 #[path = "docker/own_program.rs"]
 mod own_program;
 #[cfg(all(target_os = "linux", feature = "native"))]

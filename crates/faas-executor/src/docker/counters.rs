@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use faas_types::Usage;
 
 use crate::platform::cgroup_files::{keyed, number};
+use crate::sandbox::Measures;
 
 /// The files of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,11 @@ pub(super) struct Counters {
     /// `oom_kill` stands in it on a line of its own, on v1 and on v2.
     oom: PathBuf,
     memory_peak: PathBuf,
+    memory_now: PathBuf,
+    /// What the memory is charged for, on v2.
+    memory_stat: Option<PathBuf>,
+    /// None where the host has no such controller.
+    pids: Option<PathBuf>,
     cpu: Cpu,
 }
 
@@ -41,6 +47,9 @@ impl Counters {
             return Some(Self {
                 oom: memory.join("memory.oom_control"),
                 memory_peak: memory.join("memory.max_usage_in_bytes"),
+                memory_now: memory.join("memory.usage_in_bytes"),
+                memory_stat: None,
+                pids: v1("pids").map(|pids| pids.join("pids.current")),
                 cpu: Cpu::V1(v1("cpuacct")?.join("cpuacct.usage")),
             });
         }
@@ -48,6 +57,9 @@ impl Counters {
         Some(Self {
             oom: unified.join("memory.events"),
             memory_peak: unified.join("memory.peak"),
+            memory_now: unified.join("memory.current"),
+            memory_stat: Some(unified.join("memory.stat")),
+            pids: Some(unified.join("pids.current")),
             cpu: Cpu::V2(unified.join("cpu.stat")),
         })
     }
@@ -55,6 +67,21 @@ impl Counters {
     /// How many processes the kernel has killed for want of memory. None when the container is gone.
     pub(super) fn oom_kills(&self) -> Option<u64> {
         keyed(&std::fs::read_to_string(&self.oom).ok()?, "oom_kill")
+    }
+
+    /// What the container uses now, as far as its cgroups tell it. None when it is gone.
+    pub(super) fn measures(&self) -> Option<Measures> {
+        let number = |path: &Path| number(&std::fs::read_to_string(path).ok()?);
+        let memory_bytes = Some(number(&self.memory_now)?);
+        let Usage { cpu_us, memory_peak_bytes } = self.usage();
+        let pids = self.pids.as_deref().and_then(number);
+        Some(Measures { cpu_us, memory_bytes, memory_peak_bytes, pids, ..Measures::default() })
+    }
+
+    /// The memory that the container cannot do without, where the kernel would kill for a lower limit. A cgroup of v1
+    /// needs nobody to look: the kernel refuses it the limit (Documentation/admin-guide/cgroup-v1/memory.rst, "EBUSY").
+    pub(super) fn held_bytes(&self) -> Option<u64> {
+        held_bytes(&std::fs::read_to_string(self.memory_stat.as_deref()?).ok()?)
     }
 
     /// What the container has used, as far as this host tells it.
@@ -69,6 +96,15 @@ impl Counters {
             memory_peak_bytes: number(&self.memory_peak),
         }
     }
+}
+
+/// What of a v2 cgroup's memory cannot be given back without swap (Documentation/admin-guide/cgroup-v2.rst,
+/// "memory.stat").
+fn held_bytes(stat: &str) -> Option<u64> {
+    const HELD: [&str; 6] = ["anon", "shmem", "kernel_stack", "pagetables", "sock", "slab_unreclaimable"];
+    let anon = keyed(stat, "anon")?;
+    let rest = HELD.iter().skip(1).filter_map(|key| keyed(stat, key));
+    Some(rest.fold(anon, u64::saturating_add))
 }
 
 fn directory((root, mount_point): (&str, &str), place: &str) -> PathBuf {
@@ -106,7 +142,7 @@ fn place<'a>(cgroups: &'a str, controller: &str) -> Option<&'a str> {
 mod tests {
     use std::path::Path;
 
-    use super::{Counters, Cpu};
+    use super::{Counters, Cpu, held_bytes};
 
     const V1_MOUNTS: &str = "30 25 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
         31 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw shared:1 - cgroup cgroup rw,cpu,cpuacct\n\
@@ -117,6 +153,7 @@ mod tests {
         let cgroups = "9:memory:/docker/ab\n8:cpu,cpuacct:/docker/ab\n0::/\n";
         let found = Counters::of(V1_MOUNTS, cgroups).unwrap();
         assert_eq!(found.oom, Path::new("/sys/fs/cgroup/memory/docker/ab/memory.oom_control"));
+        assert_eq!(found.memory_stat, None);
         let cpu = "/sys/fs/cgroup/cpu,cpuacct/docker/ab/cpuacct.usage";
         assert_eq!(found.cpu, Cpu::V1(cpu.into()));
     }
@@ -142,8 +179,20 @@ mod tests {
         let gone = Counters {
             oom: "/no/such".into(),
             memory_peak: "/no/such".into(),
+            memory_now: "/no/such".into(),
+            memory_stat: Some("/no/such".into()),
+            pids: None,
             cpu: Cpu::V1("/no/such".into()),
         };
         assert_eq!((gone.oom_kills(), gone.usage().cpu_us), (None, None));
+        assert_eq!((gone.measures(), gone.held_bytes()), (None, None));
+    }
+
+    #[test]
+    fn memory_that_can_be_given_back_is_not_held() {
+        let stat = "anon 4096\nfile 1000000\nkernel 9000\nkernel_stack 100\npagetables 200\nshmem 300\n\
+                    slab_reclaimable 5000\nslab_unreclaimable 400\nsock 0\n";
+        assert_eq!(held_bytes(stat), Some(4096 + 100 + 200 + 300 + 400));
+        assert_eq!(held_bytes("file 1\n"), None);
     }
 }

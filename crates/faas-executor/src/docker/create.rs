@@ -74,7 +74,7 @@ pub(super) fn body(spec: &SandboxSpec, owner: Owner<'_>, transport: Transport) -
     ContainerCreateBody {
         image: Some(spec.image.clone()),
         hostname: Some(spec.id.to_string()),
-        labels: Some(labels::of(owner.gateway, &spec.id, owner.data_dir)),
+        labels: Some(labels::of(owner.gateway, &spec.id, owner.data_dir, spec.lifetime)),
         entrypoint: Some(vec![format!("{AGENT_DIR}/agent")]),
         cmd: Some(command.iter().map(ToString::to_string).collect()),
         // Beyond `none`, which the engine attaches to like any other network, by a program that it starts for each

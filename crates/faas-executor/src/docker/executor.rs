@@ -11,21 +11,26 @@ use bytes::Bytes;
 use faas_types::{LimitSupport, LimitsSupport, Runtime, RuntimeCapabilities, SandboxId};
 #[cfg(all(target_os = "linux", feature = "native"))]
 use futures_util::stream::BoxStream;
+use tokio_util::sync::DropGuard;
 
+use super::adopt::{Adopt, is_its_engine};
+use super::claims::Claims;
 use super::client::{CallError, QUICK, SLOW, unavailable};
 use super::config::DockerConfig;
 use super::counters::Counters;
-use super::destroy;
+use super::facts::Facts;
 use super::lease::Lease;
-use super::make::Make;
+use super::limits::{self, LimitError};
+use super::make::{Make, rename};
+use super::measure::{self, DiskUse};
 use super::probe::Live;
-use super::pull;
+use super::record::Record;
 use super::refuse::{refuse, unsupported};
 #[cfg(all(target_os = "linux", feature = "native"))]
 use super::share;
 use super::shared::Shared;
-use super::sweep;
 use super::transport::Transport;
+use super::{destroy, ended, halt, labels, leaks, pull, remove, sweep};
 use crate::agent_binary;
 use crate::data_dir::DataDir;
 use crate::error::StartError;
@@ -33,7 +38,7 @@ use crate::guest::AgentStream;
 #[cfg(all(target_os = "linux", feature = "native"))]
 use crate::images::{Elsewhere, ImageError};
 use crate::sandbox::{
-    Account, BackendHandle, Ended, Found, Leak, Limits, Measures, SandboxError, SandboxExecutor,
+    Account, BackendHandle, Ended, Found, Leak, Lifetime, Limits, Measures, SandboxError, SandboxExecutor,
     SandboxHandle, SandboxRecord, SandboxSpec,
 };
 
@@ -51,19 +56,25 @@ pub struct DockerHandle {
     #[cfg(not(target_os = "linux"))]
     pub(super) init: Option<std::convert::Infallible>,
     /// What the kernel counts in it, where this host shows it.
-    pub(super) counters: Option<Counters>,
+    pub(super) counters: Option<Box<Counters>>,
     pub(super) lease: Lease,
+    /// What it is found by again, where it is lasting.
+    pub(super) record: Option<Box<Record>>,
+    pub(super) disk: DiskUse,
 }
 
 /// Makes sandboxes that are containers of a Docker engine. Clones are one.
 #[derive(Clone, Debug)]
 pub struct DockerExecutor {
     shared: Arc<Shared>,
+    /// Without an executor there is no sweep either.
+    _closing: Arc<DropGuard>,
 }
 
 impl DockerExecutor {
     /// Puts the guest agent in place and begins to look for the engine, which need not be there. `lasting` are sandboxes
-    /// of an earlier server, which are left alone. `places` is how many containers there are at most at once. Must be called within a Tokio runtime.
+    /// of an earlier server, which are left alone until they are adopted or removed. `places` is how many containers
+    /// there are at most at once, lasting ones aside. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// [`StartError::Io`] when the agent cannot be put into the data directory.
@@ -73,19 +84,37 @@ impl DockerExecutor {
         lasting: Vec<(SandboxId, Option<SandboxRecord>)>,
         places: usize,
     ) -> Result<Self, StartError> {
-        let agent_dir = agent_binary::install(&data_dir.private("docker")?)?;
-        let (gateway, path) = (data_dir.gateway_id().clone(), data_dir.path().to_owned());
-        let shared = Arc::new(Shared::new(config, gateway, path, agent_dir, places));
+        let mut old_agents = BTreeSet::new();
+        let mut kept = BTreeMap::new();
+        for (id, record) in lasting {
+            let run = record.and_then(|record| match Record::of_seam(&record) {
+                Ok(record) => {
+                    old_agents.insert(record.agent);
+                    Some(record.run)
+                }
+                Err(error) => {
+                    tracing::warn!(sandbox = %id, %error, "a lasting sandbox is left alone");
+                    None
+                }
+            });
+            kept.insert(id, run);
+        }
+        let agent_dir = agent_binary::install_beside(&data_dir.private("docker")?, &old_agents)?;
+        let owner = (data_dir.gateway_id().clone(), data_dir.path().to_owned());
+        let agents = (agent_dir, old_agents);
+        let shared = Arc::new(Shared::new(config, owner, agents, Claims::new(kept), places));
         shared.spawn(sweep::keep_sweeping(Arc::clone(&shared)));
-        Ok(Self { shared })
+        let closing = Arc::new(shared.closed.clone().drop_guard());
+        Ok(Self { shared, _closing: closing })
     }
 
-    /// Ends and removes every container of this gateway. What an engine that is gone still has is removed by the next
+    /// Ends and removes every container of this gateway but those that are kept. What an engine that is gone still has is removed by the next
     /// gateway of this data directory.
     pub async fn stop(&self) {
         self.shared.closed.cancel();
         self.shared.places.close();
-        self.shared.owned().clear();
+        self.shared.making.close();
+        self.shared.claims().release_all();
         let removed = async {
             if let Ok(live) = self.shared.probe.now().await
                 && let Err(error) = sweep::sweep(&self.shared, &live).await
@@ -162,14 +191,51 @@ impl DockerExecutor {
 
     /// The engine, for a sandbox that it can make as far as its facts tell.
     async fn engine_for(&self, spec: &SandboxSpec) -> Result<Arc<Live>, SandboxError> {
-        let live = self.shared.probe.for_work().await.map_err(unavailable)?;
+        let live = self.engine().await?;
         refuse(&live.facts, spec)?;
+        if spec.lifetime == Lifetime::Lasting {
+            let instances = instances(live.transport, &live.facts);
+            if !instances.supported {
+                return Err(unsupported("lasting sandboxes", instances.detail));
+            }
+        }
         Ok(live)
     }
 
     async fn engine(&self) -> Result<Arc<Live>, SandboxError> {
         self.shared.probe.for_work().await.map_err(unavailable)
     }
+}
+
+/// Whether there can be lasting containers.
+fn instances(transport: Transport, facts: &Facts) -> LimitSupport {
+    if transport == Transport::Attach {
+        return LimitSupport::no(
+            "the agent is attached to, and a container ends with that connection: a server as root on the engine's own \
+             host reaches it by its socket",
+        );
+    }
+    if facts.live_restore {
+        return LimitSupport::yes("containers, which go on without the server and without the engine");
+    }
+    LimitSupport::yes(
+        "containers, which go on without the server; the engine's own end is theirs too, and their files stay (dockerd's \
+         live-restore is off)",
+    )
+}
+
+fn closing() -> SandboxError {
+    unavailable("the server is shutting down".to_owned())
+}
+
+fn removed() -> SandboxError {
+    SandboxError::Lost { reason: "somebody removed its container".to_owned() }
+}
+
+/// What a lasting sandbox is found by again.
+fn recorded(handle: &DockerHandle) -> Result<&Record, SandboxError> {
+    let none = || unsupported("keeping this sandbox", "it was made to end with the server");
+    handle.record.as_deref().ok_or_else(none)
 }
 
 fn image_sharing() -> LimitSupport {
@@ -241,6 +307,8 @@ impl SandboxExecutor for DockerExecutor {
                 ),
                 ("engine".to_owned(), LimitSupport::yes(engine)),
                 ("image_sharing".to_owned(), image_sharing()),
+                ("instances".to_owned(), instances(live.transport, facts)),
+                ("lasting_disk_limit".to_owned(), facts.disk()),
                 ("network_egress".to_owned(), facts.egress()),
                 ("oom_report".to_owned(), LimitSupport::yes(oom_report)),
                 ("usage".to_owned(), usage),
@@ -255,10 +323,18 @@ impl SandboxExecutor for DockerExecutor {
 
     async fn create(&self, spec: &SandboxSpec) -> Result<SandboxHandle, SandboxError> {
         let live = self.engine_for(spec).await?;
-        let place = Arc::clone(&self.shared.places).acquire_owned().await;
-        let place = place.map_err(|_closed| unavailable("the server is shutting down".to_owned()))?;
-        let lease = Lease::new(&self.shared, spec.id.clone(), place);
-        Make { shared: &self.shared, live: &live, spec }.run(lease).await
+        let make = Make { shared: &self.shared, live: &live, spec };
+        match spec.lifetime {
+            Lifetime::Server => {
+                let place = Arc::clone(&self.shared.places).acquire_owned().await;
+                let place = place.map_err(|_closed| closing())?;
+                make.run(Lease::new(&self.shared, spec.id.clone(), Some(place))).await
+            }
+            Lifetime::Lasting => {
+                let _making = self.shared.making.acquire().await.map_err(|_closed| closing())?;
+                make.run(Lease::new(&self.shared, spec.id.clone(), None)).await
+            }
+        }
     }
 
     #[cfg(target_os = "linux")]
@@ -328,6 +404,7 @@ impl SandboxExecutor for DockerExecutor {
         match sandbox.backend {
             BackendHandle::Docker(DockerHandle { container, lease, .. }) => {
                 // Where the engine is gone the lease sees to it that the container goes when it is back.
+                lease.condemn(&container);
                 let live = self.engine().await?;
                 destroy::remove(&live.client, &container).await.map_err(|error| self.failed(error))?;
                 lease.settle();
@@ -338,47 +415,100 @@ impl SandboxExecutor for DockerExecutor {
         }
     }
 
-    fn record(&self, _sandbox: &SandboxHandle) -> Result<SandboxRecord, SandboxError> {
-        Err(unsupported("lasting sandboxes", "this version has none"))
+    fn record(&self, sandbox: &SandboxHandle) -> Result<SandboxRecord, SandboxError> {
+        recorded(handle(sandbox)?)?.to_seam()
     }
 
-    async fn keep(&self, _sandbox: &SandboxHandle) -> Result<(), SandboxError> {
-        Err(unsupported("lasting sandboxes", "this version has none"))
+    async fn keep(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
+        let handle = handle(sandbox)?;
+        let run = recorded(handle)?.run.clone();
+        let live = self.engine().await?;
+        let name = labels::name(&self.shared.gateway, &sandbox.id);
+        match rename(&live.client, &handle.container, &name).await {
+            Ok(()) => {}
+            Err(error) if error.is_not_found() => return Err(removed()),
+            Err(error) => return Err(self.failed(error)),
+        }
+        handle.lease.keep(run);
+        Ok(())
     }
 
-    async fn adopt(&self, _spec: &SandboxSpec, _record: &SandboxRecord) -> Result<Found, SandboxError> {
-        Err(unsupported("lasting sandboxes", "this version has none"))
+    async fn adopt(&self, spec: &SandboxSpec, record: &SandboxRecord) -> Result<Found, SandboxError> {
+        let record = Record::of_seam(record)?;
+        let live = self.shared.probe.now().await.map_err(unavailable)?;
+        if live.transport == Transport::Attach {
+            return Err(unavailable(format!(
+                "the sandbox is reached by its agent's socket, and now agents are attached to: {}",
+                live.transport_reason
+            )));
+        }
+        Adopt { shared: &self.shared, live: &live, spec, record: &record }.run().await
     }
 
-    async fn halt(&self, _sandbox: SandboxHandle) -> Result<SandboxRecord, SandboxError> {
-        Err(unsupported("lasting sandboxes", "this version has none"))
+    async fn halt(&self, sandbox: SandboxHandle) -> Result<SandboxRecord, SandboxError> {
+        let (id, handle) = match sandbox.backend {
+            BackendHandle::Docker(handle) => (sandbox.id, handle),
+            #[cfg(all(target_os = "linux", feature = "native"))]
+            BackendHandle::Native(_) => return Err(foreign()),
+        };
+        let record = recorded(&handle)?;
+        // Its files stay from here on, whatever comes of this.
+        handle.lease.keep(record.run.clone());
+        let live = self.engine().await?;
+        let _turn = self.shared.turns.turn(id.as_str()).await;
+        match halt::end(&live.client, &handle.container).await {
+            Ok(_ran) => record.to_seam(),
+            Err(error) if error.is_not_found() => Err(removed()),
+            Err(error) => Err(self.failed(error)),
+        }
     }
 
     async fn revive(
         &self,
-        _spec: &SandboxSpec,
-        _record: &SandboxRecord,
+        spec: &SandboxSpec,
+        record: &SandboxRecord,
     ) -> Result<SandboxHandle, SandboxError> {
-        Err(unsupported("lasting sandboxes", "this version has none"))
+        let record = Record::of_seam(record)?;
+        let live = self.engine_for(spec).await?;
+        is_its_engine(&live, &record)?;
+        let _making = self.shared.making.acquire().await.map_err(|_closed| closing())?;
+        // Its files are there before and after, whatever comes of this.
+        self.shared.claims().keep(&spec.id, record.run.clone());
+        let lease = Lease::new(&self.shared, spec.id.clone(), None);
+        let _turn = self.shared.turns.turn(spec.id.as_str()).await;
+        Make { shared: &self.shared, live: &live, spec }.again(lease, &record).await
     }
 
-    async fn remove(&self, _id: &SandboxId, _record: Option<&SandboxRecord>) -> Result<(), SandboxError> {
-        Err(unsupported("lasting sandboxes", "this version has none"))
+    async fn remove(&self, id: &SandboxId, record: Option<&SandboxRecord>) -> Result<(), SandboxError> {
+        let record = record.and_then(|record| match Record::of_seam(record) {
+            Ok(record) => Some(record),
+            Err(error) => {
+                tracing::warn!(sandbox = %id, %error, "a sandbox is removed by its marks alone");
+                None
+            }
+        });
+        remove::remove(&self.shared, id, record.as_ref()).await
     }
 
-    async fn set_limits(&self, _sandbox: &SandboxHandle, _limits: &Limits) -> Result<(), SandboxError> {
-        Err(unsupported("lasting sandboxes", "this version has none"))
+    async fn set_limits(&self, sandbox: &SandboxHandle, limits: &Limits) -> Result<(), SandboxError> {
+        let (handle, live) = (handle(sandbox)?, self.engine().await?);
+        let held_bytes = handle.counters.as_ref().and_then(|counters| counters.held_bytes());
+        limits::set(&live.client, &handle.container, limits, held_bytes).await.map_err(|error| match error {
+            LimitError::Call(error) => self.failed(error),
+            LimitError::Refused(error) => error,
+        })
     }
 
-    fn ended(&self, _sandbox: &SandboxHandle) -> Result<Ended, SandboxError> {
-        Err(unsupported("lasting sandboxes", "this version has none"))
+    fn ended(&self, sandbox: &SandboxHandle) -> Result<Ended, SandboxError> {
+        ended::ended(&self.shared, handle(sandbox)?)
     }
 
-    async fn measure(&self, _sandbox: &SandboxHandle) -> Result<Measures, SandboxError> {
-        Err(unsupported("lasting sandboxes", "this version has none"))
+    async fn measure(&self, sandbox: &SandboxHandle) -> Result<Measures, SandboxError> {
+        let (handle, live) = (handle(sandbox)?, self.engine().await?);
+        measure::measure(&live.client, handle).await.map_err(|error| self.failed(error))
     }
 
-    async fn leaks(&self, _lasting: &BTreeSet<SandboxId>) -> Result<Vec<Leak>, SandboxError> {
-        Err(unsupported("lasting sandboxes", "this version has none"))
+    async fn leaks(&self, lasting: &BTreeSet<SandboxId>) -> Result<Vec<Leak>, SandboxError> {
+        leaks::leaks(&self.shared, lasting).await
     }
 }

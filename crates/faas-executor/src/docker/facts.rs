@@ -11,6 +11,8 @@ pub(super) const MIN_API: (usize, usize) = (1, 41);
 /// What an engine is and can do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
+    /// What tells it from other engines: its id, and where it has its containers.
+    pub(super) identity: String,
     /// Its version, and that of the API which both sides speak.
     pub(super) version: String,
     pub(super) api: String,
@@ -35,6 +37,8 @@ pub(super) struct Facts {
     pub(super) bridge: bool,
     pub(super) runtimes: BTreeSet<String>,
     pub(super) default_runtime: String,
+    /// Whether containers go on while it is restarted.
+    pub(super) live_restore: bool,
     /// The key of its default registry in a `config.json`.
     pub(super) default_registry: String,
 }
@@ -45,7 +49,9 @@ impl Facts {
             [name, value] if name == "Backing Filesystem" => Some(value.clone()),
             _ => None,
         });
+        let (id, root) = (info.id.unwrap_or_default(), info.docker_root_dir.unwrap_or_default());
         Self {
+            identity: format!("{id} {root}"),
             version: info.server_version.unwrap_or_default(),
             api,
             os_type: info.os_type.unwrap_or_default(),
@@ -64,6 +70,7 @@ impl Facts {
             bridge,
             runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
             default_runtime: info.default_runtime.unwrap_or_default(),
+            live_restore: info.live_restore_enabled.unwrap_or(false),
             default_registry: info.index_server_address.unwrap_or_default(),
         }
     }

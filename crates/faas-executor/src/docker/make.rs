@@ -5,24 +5,39 @@ use std::sync::Arc;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
-    StartContainerOptions, UploadToContainerOptionsBuilder,
+    RenameContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
 };
 
-use super::client::{CallError, QUICK, SLOW, unavailable};
+use super::client::{CallError, Client, QUICK, SLOW, unavailable};
+use super::config::EngineAddress;
 use super::counters::Counters;
 use super::create::{Owner, body};
 use super::executor::DockerHandle;
 use super::image::ImageFacts;
 use super::lease::Lease;
+use super::limits::{self, LimitError};
+use super::measure::DiskUse;
 use super::probe::Live;
 use super::pull::image_unavailable;
+use super::record::{Record, Run, boot_id};
 use super::refuse::unsupported;
 use super::shared::Shared;
-use super::transport::Transport;
+use super::state::{Condition, condition};
 use super::transport::attach::Attached;
-use super::upload;
+use super::transport::{self, Transport};
+use super::{halt, labels, upload};
 use crate::guest::AgentStream;
-use crate::sandbox::{BackendHandle, SandboxError, SandboxHandle, SandboxSpec};
+use crate::sandbox::{BackendHandle, ImageDefaults, Lifetime, SandboxError, SandboxHandle, SandboxSpec};
+
+/// Gives a container another name.
+pub(super) async fn rename(client: &Client, container: &str, name: &str) -> Result<(), CallError> {
+    let options = RenameContainerOptionsBuilder::default().name(name).build();
+    let renamed = client.docker.rename_container(container, options);
+    match client.call("rename a container", QUICK, renamed).await {
+        Err(error) if error.says("same name as its current name") => Ok(()),
+        other => other,
+    }
+}
 
 /// One container on its way.
 pub(super) struct Make<'a> {
@@ -50,12 +65,89 @@ impl Make<'_> {
             return Err(image_unavailable(&self.spec.image, misfit));
         }
         let (agent, init, counters) = self.reach(&id, &inspected, attached).await?;
+        let record = match self.spec.lifetime {
+            Lifetime::Server => None,
+            Lifetime::Lasting => {
+                let of = (inspected.image.clone().unwrap_or_default(), &image.defaults);
+                Some(Box::new(self.record(&id, &inspected, self.shared.agent(), of).await?))
+            }
+        };
         Ok(SandboxHandle {
             id: self.spec.id.clone(),
             image: image.defaults.clone(),
             agent: Some(agent),
-            backend: BackendHandle::Docker(DockerHandle { container: id, init, counters, lease }),
+            backend: BackendHandle::Docker(DockerHandle {
+                container: id,
+                init,
+                counters,
+                lease,
+                record,
+                disk: DiskUse::default(),
+            }),
         })
+    }
+
+    /// Starts one that has ended, and has its files still. When this fails or is dropped, `lease` ends what runs.
+    pub(super) async fn again(&self, mut lease: Lease, past: &Record) -> Result<SandboxHandle, SandboxError> {
+        let id = past.run.container.clone();
+        let inspected = self.inspect(&id).await?;
+        let state = inspected.state.unwrap_or_default();
+        match condition(&state) {
+            Condition::Ended => {}
+            // Begun by somebody who did not come to an end with it.
+            Condition::Runs { .. } => {
+                halt::end(&self.live.client, &id).await.map_err(|error| self.failed(error))?;
+            }
+            Condition::Going => {
+                return Err(SandboxError::Lost { reason: "its container is being removed".to_owned() });
+            }
+        }
+        limits::set(&self.live.client, &id, &self.spec.limits, None).await.map_err(|error| match error {
+            LimitError::Call(error) => self.failed(error),
+            LimitError::Refused(error) => error,
+        })?;
+        lease.set_starting(&id);
+        if inspected.name.as_deref().is_none_or(labels::is_kept) {
+            let name = labels::name_before(&self.shared.gateway, &self.spec.id);
+            rename(&self.live.client, &id, &name).await.map_err(|error| self.failed(error))?;
+        }
+        self.start(&id).await?;
+        let inspected = self.inspect(&id).await?;
+        let (agent, init, counters) = self.reach(&id, &inspected, None).await?;
+        let defaults = past.defaults();
+        let of = (past.image.clone(), &defaults);
+        let record = self.record(&id, &inspected, past.agent.clone(), of).await?;
+        Ok(SandboxHandle {
+            id: self.spec.id.clone(),
+            image: defaults,
+            agent: Some(agent),
+            backend: BackendHandle::Docker(DockerHandle {
+                container: id,
+                init,
+                counters,
+                lease,
+                record: Some(Box::new(record)),
+                disk: DiskUse::default(),
+            }),
+        })
+    }
+
+    /// What it is found by again, now that it runs.
+    async fn record(
+        &self,
+        id: &str,
+        inspected: &ContainerInspectResponse,
+        agent: String,
+        image: (String, &ImageDefaults),
+    ) -> Result<Record, SandboxError> {
+        let started_at = inspected.state.as_ref().and_then(|state| state.started_at.clone());
+        let run = Run { container: id.to_owned(), started_at: started_at.unwrap_or_default() };
+        let process = match &self.shared.config.host {
+            EngineAddress::Unix(path) => transport::engine_process(path).await,
+            EngineAddress::Tcp(_) | EngineAddress::Tls { .. } => None,
+        };
+        let engine = (self.live.facts.identity.clone(), process);
+        Ok(Record::new(run, engine, boot_id()?, agent, image))
     }
 
     /// What a failed call means, and a note of it.
@@ -76,15 +168,20 @@ impl Make<'_> {
             agent_dir: &self.shared.agent_dir,
             runtime: self.shared.config.runtime.as_deref(),
         };
-        let options = CreateContainerOptionsBuilder::default().name(&lease.name()).build();
+        let (gateway, sandbox) = (&self.shared.gateway, &self.spec.id);
+        let name = match self.spec.lifetime {
+            Lifetime::Server => labels::name(gateway, sandbox),
+            Lifetime::Lasting => labels::name_before(gateway, sandbox),
+        };
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let body = body(self.spec, owner, self.live.transport);
-        lease.set_asked(true);
+        lease.set_asked(&name);
         let made = self.live.client.docker.create_container(Some(options), body);
         match self.live.client.call("make a container", SLOW, made).await {
             Ok(made) => Ok(made.id),
             Err(error) => {
                 if let CallError::Refused { .. } = error {
-                    lease.set_asked(false);
+                    lease.set_refused();
                 }
                 Err(error)
             }
@@ -137,6 +234,10 @@ impl Make<'_> {
             if error.says("exec format error") {
                 return unavailable("the engine's host cannot run the server's guest agent".to_owned());
             }
+            if error.says("bind source path does not exist") {
+                let reason = "the guest agent that it was made with is gone from the data directory";
+                return SandboxError::Lost { reason: reason.to_owned() };
+            }
             if error.says("memory limit too low") || error.says("OOM-killed") {
                 return unsupported("memory_mb", "the engine's runtime needs more memory than that to start");
             }
@@ -171,7 +272,8 @@ impl Make<'_> {
         id: &str,
         inspected: &ContainerInspectResponse,
         attached: Option<AgentStream>,
-    ) -> Result<(AgentStream, Option<super::transport::socket::Init>, Option<Counters>), SandboxError> {
+    ) -> Result<(AgentStream, Option<super::transport::socket::Init>, Option<Box<Counters>>), SandboxError>
+    {
         use super::transport::socket::{Init, InitError};
         if let Some(attached) = attached {
             return Ok((attached, None, None));
@@ -186,7 +288,7 @@ impl Make<'_> {
                 SandboxError::Lost { reason: format!("{error}{told}") }
             }
         })?;
-        let counters = Counters::find(&init.cgroups);
+        let counters = Counters::find(&init.cgroups).map(Box::new);
         Ok((init.connect().await?, Some(init), counters))
     }
 
@@ -197,7 +299,7 @@ impl Make<'_> {
         _id: &str,
         _inspected: &ContainerInspectResponse,
         attached: Option<AgentStream>,
-    ) -> Result<(AgentStream, Option<std::convert::Infallible>, Option<Counters>), SandboxError> {
+    ) -> Result<(AgentStream, Option<std::convert::Infallible>, Option<Box<Counters>>), SandboxError> {
         let agent = attached.ok_or_else(|| unavailable("it is not attached to".to_owned()))?;
         Ok((agent, None, None))
     }

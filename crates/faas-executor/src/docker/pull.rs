@@ -1,7 +1,5 @@
 //! Has the engine fetch an image.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bollard::errors::Error;
@@ -23,23 +21,6 @@ pub(super) const SILENCE: Duration = Duration::from_secs(120);
 const WITHIN: Duration = Duration::from_secs(10 * 60);
 
 const STEP: &str = "fetch the image";
-
-/// Images that are being fetched, each once for all who wait for it.
-#[derive(Debug, Default)]
-pub(super) struct Pulls(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
-
-impl Pulls {
-    /// Waits until nobody else fetches this image.
-    pub(super) async fn turn(&self, image: &str) -> tokio::sync::OwnedMutexGuard<()> {
-        let turn = {
-            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // Those that nobody holds or waits for.
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-            Arc::clone(turns.entry(image.to_owned()).or_default())
-        };
-        turn.lock_owned().await
-    }
-}
 
 /// The image cannot be had.
 pub(super) fn image_unavailable(image: &str, reason: impl Into<String>) -> SandboxError {
@@ -172,17 +153,5 @@ mod tests {
         ] {
             assert!(what_to_do(status, message).contains(expected), "{message}");
         }
-    }
-
-    #[tokio::test]
-    async fn one_at_a_time_for_each_image() {
-        let pulls = super::Pulls::default();
-        let first = pulls.turn("a").await;
-        let _other = pulls.turn("b").await;
-        let waiting = pulls.turn("a");
-        tokio::pin!(waiting);
-        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
-        drop(first);
-        let _second = waiting.await;
     }
 }

@@ -1,18 +1,20 @@
 //! What the parts of the backend share.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use faas_types::{GatewayId, SandboxId};
+use faas_types::GatewayId;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::claims::Claims;
 use super::config::DockerConfig;
 use super::image::ImageFacts;
 use super::probe::Probe;
-use super::pull::Pulls;
+use super::record::agent_of;
+use super::turns::Turns;
 
 /// The state of one backend.
 #[derive(Debug)]
@@ -23,15 +25,23 @@ pub(super) struct Shared {
     /// The directory on this host that holds the agent.
     pub(super) agent_dir: PathBuf,
     pub(super) probe: Probe,
-    pub(super) pulls: Pulls,
-    /// Places for containers, those included that are being removed.
+    /// The digests of agents' programs that earlier servers made lasting containers with.
+    pub(super) old_agents: BTreeSet<String>,
+    /// Images that are being fetched, each once for all who wait for it.
+    pub(super) pulls: Turns,
+    /// Sandboxes whose processes are being ended or begun.
+    pub(super) turns: Turns,
+    /// Places for containers, those included that are being removed. Lasting ones have none: they would keep
+    /// executions from theirs for as long as they are there, and how many of them there may be is their owner's to say.
     pub(super) places: Arc<Semaphore>,
+    /// How many lasting containers may be made or begun at once.
+    pub(super) making: Semaphore,
     /// Told when something is known to be left.
     pub(super) owed: Notify,
     pub(super) closed: CancellationToken,
     pub(super) tasks: TaskTracker,
     runtime: tokio::runtime::Handle,
-    owned: Mutex<BTreeSet<SandboxId>>,
+    claims: Mutex<Claims>,
     /// Images by id, which never change.
     images: Mutex<HashMap<String, Arc<ImageFacts>>>,
 }
@@ -39,12 +49,15 @@ pub(super) struct Shared {
 /// How many images are remembered; then all are forgotten and asked for again.
 const MAX_IMAGES: usize = 1024;
 
+/// How many lasting containers are made at once. An engine does several at once slowly.
+const MAKING: usize = 8;
+
 impl Shared {
     pub(super) fn new(
         config: DockerConfig,
-        gateway: GatewayId,
-        data_dir: PathBuf,
-        agent_dir: PathBuf,
+        (gateway, data_dir): (GatewayId, PathBuf),
+        (agent_dir, old_agents): (PathBuf, BTreeSet<String>),
+        claims: Claims,
         places: usize,
     ) -> Self {
         Self {
@@ -53,21 +66,35 @@ impl Shared {
             gateway,
             data_dir,
             agent_dir,
-            pulls: Pulls::default(),
+            old_agents,
+            pulls: Turns::default(),
+            turns: Turns::default(),
             places: Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS))),
+            making: Semaphore::new(MAKING),
             owed: Notify::new(),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
-            owned: Mutex::default(),
+            claims: Mutex::new(claims),
             images: Mutex::default(),
         }
     }
 
-    /// The sandboxes that somebody has a lease for.
-    pub(super) fn owned(&self) -> MutexGuard<'_, BTreeSet<SandboxId>> {
+    /// Whose the containers are.
+    pub(super) fn claims(&self) -> MutexGuard<'_, Claims> {
         // No code panics while it holds the lock halfway through a change.
-        self.owned.lock().unwrap_or_else(PoisonError::into_inner)
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The digest of the agent's program that containers are made with.
+    pub(super) fn agent(&self) -> String {
+        agent_of(&self.agent_dir)
+    }
+
+    /// The backend's own directory on this host.
+    pub(super) fn own_dir(&self) -> Option<&Path> {
+        // DIR/agent/DIGEST.
+        self.agent_dir.parent()?.parent()
     }
 
     /// Has the sweep look again in a moment.

@@ -1,16 +1,21 @@
 //! Removes containers that bear this gateway's mark and that nobody owns: what an earlier gateway of the data directory
-//! left, and what the engine did not remove when it was asked to.
+//! left, and what the engine did not remove when it was asked to. Lasting ones are left alone, but for a run of theirs
+//! that was begun and never put on record: that is ended, and the files stay.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::query_parameters::ListContainersOptionsBuilder;
+use bollard::models::ContainerSummaryStateEnum as State;
+use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
+use faas_types::SandboxId;
 use futures_util::{StreamExt as _, stream};
 
-use super::client::{CallError, SLOW};
+use super::claims::Claim;
+use super::client::{CallError, Client, QUICK, SLOW};
 use super::probe::Live;
+use super::record::Run;
 use super::shared::Shared;
-use super::{destroy, labels};
+use super::{destroy, halt, labels};
 
 /// How long it is waited for the next sweep when all is well.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -52,7 +57,7 @@ pub(super) async fn keep_sweeping(shared: Arc<Shared>) {
         wait = match swept {
             Ok(0) => PERIOD,
             Ok(count) => {
-                tracing::warn!(count, "removed containers that nobody owned");
+                tracing::warn!(count, "removed or ended containers that nobody owned");
                 PERIOD
             }
             Err(error) => {
@@ -63,31 +68,72 @@ pub(super) async fn keep_sweeping(shared: Arc<Shared>) {
     }
 }
 
-/// Removes all that nobody owns; how many there were.
-pub(super) async fn sweep(shared: &Shared, live: &Live) -> Result<usize, CallError> {
+/// One of this gateway's containers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) container: String,
+    pub(super) runs: bool,
+}
+
+/// All containers of this gateway that the engine has, owned or not.
+pub(super) async fn list(shared: &Shared, live: &Live) -> Result<Vec<(SandboxId, Listed)>, CallError> {
     let filter = ("label".to_owned(), vec![format!("{}={}", labels::GATEWAY, shared.gateway)]);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&[filter].into()).build();
     let listed = live.client.docker.list_containers(Some(options));
     let listed = live.client.call("list containers", SLOW, listed).await?;
-    let orphans: Vec<_> = listed
-        .into_iter()
-        .filter_map(|container| {
-            let sandbox =
-                labels::sandbox_of(&shared.gateway, container.labels.as_ref(), container.names.as_deref())?;
-            if shared.owned().contains(&sandbox) { None } else { container.id }
-        })
-        .collect();
-    let count = orphans.len();
-    let removals = orphans.into_iter().map(|id| {
-        let client = live.client.clone();
-        async move { destroy::remove(&client, &id).await }
+    let ours = listed.into_iter().filter_map(|container| {
+        let sandbox =
+            labels::sandbox_of(&shared.gateway, container.labels.as_ref(), container.names.as_deref())?;
+        let runs = matches!(container.state, Some(State::RUNNING | State::PAUSED | State::RESTARTING));
+        Some((sandbox, Listed { container: container.id?, runs }))
     });
-    let mut removals = stream::iter(removals).buffer_unordered(AT_ONCE);
-    let mut failed = None;
-    while let Some(removed) = removals.next().await {
-        if let Err(error) = removed {
-            failed = Some(error);
+    Ok(ours.collect())
+}
+
+/// Removes all that nobody owns, and ends all that should not run; how many there were.
+pub(super) async fn sweep(shared: &Shared, live: &Live) -> Result<usize, CallError> {
+    let mut work = Vec::new();
+    for (id, listed) in list(shared, live).await? {
+        match shared.claims().of(&id) {
+            Claim::Held | Claim::Kept(None) => {}
+            Claim::Kept(Some(run)) if !listed.runs || run.container != listed.container => {}
+            Claim::Kept(Some(run)) => work.push((id, Some(run), listed.container)),
+            Claim::None => work.push((id, None, listed.container)),
+        }
+    }
+    let work = work.into_iter().map(|(id, run, container)| {
+        let client = live.client.clone();
+        async move {
+            match run {
+                None => destroy::remove(&client, &container).await,
+                Some(run) => end_stray(shared, &client, &id, &run).await,
+            }
+        }
+    });
+    let mut work = stream::iter(work).buffer_unordered(AT_ONCE);
+    let (mut count, mut failed) = (0, None);
+    while let Some(done) = work.next().await {
+        match done {
+            Ok(was_there) => count += usize::from(was_there),
+            Err(error) => failed = Some(error),
         }
     }
     failed.map_or(Ok(count), Err)
+}
+
+/// Ends what runs in a kept container where that is not the run on record: it was begun by a server that was killed in
+/// the middle, or by somebody else.
+async fn end_stray(shared: &Shared, client: &Client, id: &SandboxId, run: &Run) -> Result<bool, CallError> {
+    let _turn = shared.turns.turn(id.as_str()).await;
+    let inspected = client.docker.inspect_container(&run.container, None::<InspectContainerOptions>);
+    let state = match client.call("tell of a container", QUICK, inspected).await {
+        Err(error) if error.is_not_found() => return Ok(false),
+        other => other?.state.unwrap_or_default(),
+    };
+    // Whoever begins or takes over a run has the turn; nothing has changed since but that somebody may hold it now.
+    let is_unchanged = shared.claims().of(id) == Claim::Kept(Some(run.clone()));
+    if !is_unchanged || state.started_at.as_deref() == Some(&run.started_at) {
+        return Ok(false);
+    }
+    halt::end(client, &run.container).await
 }

@@ -42,6 +42,28 @@ pub(super) async fn obstacle_to_socket(_path: &Path, _facts: &Facts) -> Option<S
     Some("the server does not run on Linux".to_owned())
 }
 
+/// The process that listens at `path`, told from any later one; none where it is not this PID namespace's.
+#[cfg(target_os = "linux")]
+pub(super) async fn engine_process(path: &Path) -> Option<String> {
+    let stream = tokio::net::UnixStream::connect(path).await.ok()?;
+    let pid = stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0)?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(format!("{pid} {}", start_time(&stat)?))
+}
+
+/// The time that a process was started at, in clock ticks since the boot (proc_pid_stat(5)); its name may have blanks
+/// and parentheses of its own.
+#[cfg(target_os = "linux")]
+fn start_time(stat: &str) -> Option<&str> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)
+}
+
+/// Without Linux there are no processes to be looked at.
+#[cfg(not(target_os = "linux"))]
+pub(super) async fn engine_process(_path: &Path) -> Option<String> {
+    None
+}
+
 /// Whether the process that listens at `path` has this one's PIDs and files. Not so where the server is in a container
 /// that the engine's socket was mounted into.
 #[cfg(target_os = "linux")]
@@ -56,4 +78,26 @@ async fn peer_namespaces(path: &Path) -> std::io::Result<bool> {
         }
     }
     Ok(true)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::{engine_process, start_time};
+
+    #[test]
+    fn a_start_time_is_found_behind_any_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 1";
+        assert_eq!(start_time(stat), Some("4711"));
+        assert_eq!(start_time("7 (x"), None);
+    }
+
+    #[tokio::test]
+    async fn the_process_that_listens_is_told() {
+        let path = std::env::temp_dir().join(format!("peer-{}.sock", uuid::Uuid::now_v7().simple()));
+        assert_eq!(engine_process(&path).await, None);
+        let _listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let told = engine_process(&path).await.unwrap();
+        assert!(told.starts_with(&format!("{} ", std::process::id())), "{told}");
+        std::fs::remove_file(path).unwrap();
+    }
 }

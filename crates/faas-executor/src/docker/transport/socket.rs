@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::guest::{AgentStream, connect};
 use crate::sandbox::SandboxError;
@@ -69,6 +71,27 @@ impl Init {
         Ok(rustix::event::poll(&mut fds, Some(&now))? > 0)
     }
 
+    /// Resolves when it has ended. Holds nothing of it but a descriptor of its own.
+    pub(in crate::docker) fn end(
+        &self,
+    ) -> std::io::Result<impl Future<Output = std::io::Result<()>> + Send + 'static> {
+        let pidfd = self.pidfd.try_clone()?;
+        Ok(async move {
+            // Readable from the end on (pidfd_open(2)).
+            // SAFETY: an `OwnedFd` is open and the same for as long as it lives, and `AsyncFd` owns it.
+            let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }
+                .map_err(|error| error.into_parts().1)?;
+            pidfd.readable().await.map(drop)
+        })
+    }
+
+    /// Bytes that came in and went out over its network, loopback aside; none when it has ended.
+    pub(in crate::docker) fn network(&self) -> Option<(u64, u64)> {
+        let text = std::fs::read_to_string(format!("/proc/{}/net/dev", self.pid)).ok()?;
+        // As in `open`: while it lives this was read of it.
+        (!self.has_ended().ok()?).then(|| traffic(&text))
+    }
+
     /// Connects to the agent, which may not have bound its socket yet.
     pub(in crate::docker) async fn connect(&self) -> Result<AgentStream, SandboxError> {
         let lost = |reason: String| SandboxError::Lost { reason };
@@ -94,13 +117,47 @@ impl Init {
     }
 }
 
+/// The bytes of all devices but loopback (proc_pid_net(5), `/proc/net/dev`): after two lines of headings, a name and
+/// sixteen numbers, of which the first is received bytes and the ninth sent ones.
+fn traffic(text: &str) -> (u64, u64) {
+    let devices = text.lines().skip(2).filter_map(|line| line.split_once(':'));
+    devices.filter(|(name, _)| name.trim() != "lo").fold((0, 0), |(received, sent), (_, numbers)| {
+        let mut numbers = numbers.split_whitespace().map(|number| number.parse::<u64>().unwrap_or(0));
+        let (more_received, more_sent) = (numbers.next().unwrap_or(0), numbers.nth(7).unwrap_or(0));
+        (received.saturating_add(more_received), sent.saturating_add(more_sent))
+    })
+}
+
 fn is_early(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Init, InitError};
+    use super::{Init, InitError, traffic};
+
+    #[test]
+    fn traffic_is_that_of_all_devices_but_loopback() {
+        let text = "Inter-|   Receive  |  Transmit\n face |bytes packets |bytes packets\n    \
+                    lo:  100 1 0 0 0 0 0 0  100 1 0 0 0 0 0 0\n  \
+                    eth0: 5 1 0 0 0 0 0 0 70 2 0 0 0 0 0 0\neth1:6 1 0 0 0 0 0 0 8 2 0 0 0 0 0 0\n";
+        assert_eq!(traffic(text), (11, 78));
+        assert_eq!(traffic(""), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_told_once_it_has_come() {
+        let mut child = std::process::Command::new("sleep").arg("3600").spawn().unwrap();
+        // Its cgroup's name takes the place of a container's id.
+        let init = Init::open(child.id(), "").unwrap();
+        let mut end = Box::pin(init.end().unwrap());
+        assert!(futures_util::poll!(&mut end).is_pending());
+        assert!(init.network().is_some());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        end.await.unwrap();
+        assert_eq!(init.network(), None);
+    }
 
     #[test]
     fn a_process_of_somebody_else_is_not_taken_for_the_containers() {
