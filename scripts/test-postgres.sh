@@ -74,6 +74,8 @@ start() {
       --locale C.UTF-8 --no-sync >"$dir/initdb.log" 2>&1 || { cat "$dir/initdb.log" >&2; exit 1; }
   fi
   if ! server_pid >/dev/null; then
+    # Those of a killed server keep the next one from starting as long as nobody has reaped it.
+    rm -f "$dir/data/postmaster.pid" "$dir"/.s.PGSQL.*
     # pg_ctl comes back when the server takes connections. It is this script's child and nobody's afterwards.
     as_server "$programs/pg_ctl" start --wait --timeout 60 --silent --pgdata "$dir/data" --log "$dir/log" \
       --options "-c listen_addresses='' -c unix_socket_directories='$dir' -c max_connections=200" </dev/null >/dev/null 2>&1 ||
