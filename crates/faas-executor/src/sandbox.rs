@@ -43,6 +43,7 @@ pub struct SandboxRecord(pub serde_json::Value);
 
 /// What became of a lasting sandbox while no server looked after it.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it at a time, which is taken apart at once")]
 pub enum Found {
     /// It runs, or is paused.
     Live {

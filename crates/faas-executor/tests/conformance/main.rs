@@ -12,6 +12,7 @@ mod backends;
 mod cases;
 #[cfg(feature = "native")]
 mod native;
+mod seam;
 mod stock;
 #[cfg(feature = "native")]
 mod store;
@@ -100,9 +101,40 @@ macro_rules! scratch {
     ] } };
 }
 
+macro_rules! lasting {
+    ($($then:tt)*) => { faas_test_support::conformance_cases! { $($then)* [
+        a_kept_sandbox_outlives_a_killed_server
+        a_kept_sandbox_outlives_servers_that_end
+        what_was_not_kept_ends_with_its_server
+        a_paused_sandbox_is_adopted_paused
+        halt_keeps_the_files_and_nothing_in_memory
+        it_is_removed_in_every_state_and_twice
+        its_end_is_told_and_its_files_stay
+        limits_change_while_it_runs
+        what_it_uses_is_measured
+        a_disk_limit_of_a_lasting_sandbox_holds_or_is_refused
+        two_sandboxes_have_files_of_their_own
+    ] } };
+}
+
+#[cfg(feature = "native")]
+macro_rules! lasting_native {
+    ($($then:tt)*) => { faas_test_support::conformance_cases! { $($then)* [
+        a_killed_launcher_costs_kept_sandboxes_nothing_where_there_are_cgroups
+        with_server_and_launcher_killed_it_is_adopted_where_there_are_cgroups
+        the_launcher_ends_with_the_last_sandbox_that_it_keeps
+        another_host_boot_is_known
+        a_process_that_is_not_the_sandboxs_is_left_alone
+        ids_that_another_gateway_has_taken_meanwhile_end_it
+        what_bears_the_gateways_mark_and_is_nobodys_is_told
+    ] } };
+}
+
 faas_test_support::conformance_suite! {
     #[cfg(feature = "native")]
     native_rootful => crate::backends::native_rootful {
+        lasting: host, alpine;
+        lasting_native: alpine;
         shell: host, alpine, python;
         busybox: alpine;
         defaults: users;
@@ -112,6 +144,8 @@ faas_test_support::conformance_suite! {
     }
     #[cfg(feature = "native")]
     native_rootless => crate::backends::native_rootless {
+        lasting: host, alpine;
+        lasting_native: alpine;
         shell: host, alpine;
         busybox: alpine;
         defaults: users;
@@ -121,6 +155,8 @@ faas_test_support::conformance_suite! {
     }
     #[cfg(feature = "native")]
     native_rootless_range => crate::backends::native_rootless_range {
+        lasting: alpine;
+        lasting_native: alpine;
         shell: alpine;
         busybox: alpine;
         defaults: users;
@@ -140,7 +176,12 @@ faas_test_support::conformance_suite! {
 
 /// Every case by its name.
 fn case(name: &str) -> subject::Case {
-    let lists: [&[(&str, subject::Case)]; 6] = [
+    let lists: [&[(&str, subject::Case)]; 8] = [
+        lasting!(@table cases;),
+        #[cfg(feature = "native")]
+        lasting_native!(@table cases;),
+        #[cfg(not(feature = "native"))]
+        &[],
         shell!(@table cases;),
         busybox!(@table cases;),
         defaults!(@table cases;),
@@ -160,6 +201,7 @@ fn other_program(arguments: &[&OsStr]) -> Option<ExitCode> {
         #[cfg(feature = "native")]
         [one] if *one == unpack::ARGUMENT => Some(unpack::main()),
         [first, rest @ ..] if *first == backends::RUN => Some(backends::run_case(rest)),
+        [first, rest @ ..] if *first == seam::SERVE => Some(seam::serve(rest)),
         _ => None,
     }
 }

@@ -118,9 +118,13 @@ impl Subject {
         self.is_clean().await;
         self.engine.shutdown(SETTLE).await;
         let own = i32::try_from(std::process::id()).unwrap();
+        // A seam beside it has an id of its own.
+        let seam = fs::read_to_string(self.data_dir.with_file_name("seam").join("gateway-id"));
+        let marks: Vec<_> =
+            seam.into_iter().map(|id| id.trim().to_owned()).chain([self.gateway_id.clone()]).collect();
         let left = leftovers::eventually(|| {
             let mut left = leftovers::still_there(&leftovers::descendants(own));
-            left.extend(leftovers::marked(std::slice::from_ref(&self.gateway_id)));
+            left.extend(leftovers::marked(&marks));
             left.extend(self.containers());
             left
         });
@@ -154,6 +158,11 @@ impl Subject {
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         text(&output.stdout).lines().map(str::to_owned).collect()
+    }
+
+    /// The engine's data directory.
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.data_dir
     }
 
     /// An optional ability; none where the backend has no such word, since it can do it as a matter of course.

@@ -135,7 +135,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root: std::os::fd::OwnedFd = fs::File::open(dir.path()).unwrap().into();
         let mut at = root.try_clone().unwrap();
-        for depth in 0..3 * super::KEPT_OPEN {
+        for depth in 0..2 * super::KEPT_OPEN {
             for name in ["a", "d", "z"] {
                 rustix::fs::mkdirat(&at, name, rustix::fs::Mode::from_raw_mode(0o700)).unwrap();
             }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use faas_types::SandboxId;
 
+use super::record::Init;
 use crate::native::disk::Promise;
 
 /// A sandbox of an earlier server that has neither been adopted nor removed.
@@ -28,9 +29,23 @@ struct State {
     /// What is spoken for of the host's disk, for as long as a sandbox's files are there.
     promises: BTreeMap<SandboxId, Arc<Promise>>,
     /// Those that run, with their slots.
-    live: BTreeMap<SandboxId, (u32, Weak<()>)>,
+    live: BTreeMap<SandboxId, Running>,
     /// How many calls are at work on each.
     busy: BTreeMap<SandboxId, usize>,
+}
+
+#[derive(Debug)]
+struct Running {
+    slot: u32,
+    init: Init,
+    token: Weak<()>,
+}
+
+impl Running {
+    /// Whether nobody has a handle of it any more.
+    fn is_lost(&self) -> bool {
+        self.token.strong_count() == 0
+    }
 }
 
 /// All lasting sandboxes of one executor.
@@ -89,16 +104,17 @@ impl Registry {
     }
 
     /// It runs in this slot, and somebody has a handle of it.
-    pub(in crate::native) fn live(&self, id: &SandboxId, slot: u32) -> Token {
+    pub(in crate::native) fn live(&self, id: &SandboxId, slot: u32, init: Init) -> Token {
         let token = Arc::new(());
-        self.state().live.insert(id.clone(), (slot, Arc::downgrade(&token)));
+        let running = Running { slot, init, token: Arc::downgrade(&token) };
+        self.state().live.insert(id.clone(), running);
         Token { _held: token }
     }
 
-    /// The slot of one that runs and that nobody has a handle of any more.
-    pub(in crate::native) fn lost(&self, id: &SandboxId) -> Option<u32> {
+    /// The slot and the first process of one that runs and that nobody has a handle of any more.
+    pub(in crate::native) fn lost(&self, id: &SandboxId) -> Option<(u32, Init)> {
         let state = self.state();
-        state.live.get(id).filter(|(_, token)| token.strong_count() == 0).map(|(slot, _)| *slot)
+        state.live.get(id).filter(|running| running.is_lost()).map(|running| (running.slot, running.init))
     }
 
     /// Its processes have ended.
@@ -117,15 +133,15 @@ impl Registry {
     /// Those that somebody has a handle of, or is at work on.
     pub(in crate::native) fn owned(&self) -> BTreeSet<SandboxId> {
         let state = self.state();
-        let held = state.live.iter().filter(|(_, (_, token))| token.strong_count() > 0).map(|(id, _)| id);
+        let held = state.live.iter().filter(|(_, running)| !running.is_lost()).map(|(id, _)| id);
         held.chain(state.busy.keys()).cloned().collect()
     }
 
     /// Those that run and that nobody has a handle of any more, with their slots.
     pub(in crate::native) fn all_lost(&self) -> Vec<(SandboxId, u32)> {
         let state = self.state();
-        let lost = state.live.iter().filter(|(_, (_, token))| token.strong_count() == 0);
-        lost.map(|(id, (slot, _))| (id.clone(), *slot)).collect()
+        let lost = state.live.iter().filter(|(_, running)| running.is_lost());
+        lost.map(|(id, running)| (id.clone(), running.slot)).collect()
     }
 }
 
@@ -135,19 +151,20 @@ mod tests {
 
     use faas_types::SandboxId;
 
-    use super::{Registry, Waiting};
+    use super::{Init, Registry, Waiting};
 
     #[test]
     fn one_is_owned_while_there_is_a_handle_or_a_call() {
         let registry = Arc::new(Registry::default());
         let id = SandboxId("sb-1".to_owned());
         let busy = [registry.busy(&id), registry.busy(&id)];
-        let token = registry.live(&id, 7);
+        let init = Init::of(std::process::id()).unwrap();
+        let token = registry.live(&id, 7, init);
         drop(busy);
         assert!(registry.owned().contains(&id) && registry.lost(&id).is_none());
         drop(token);
         assert!(registry.owned().is_empty());
-        assert_eq!((registry.lost(&id), registry.all_lost()), (Some(7), vec![(id.clone(), 7)]));
+        assert_eq!((registry.lost(&id), registry.all_lost()), (Some((7, init)), vec![(id.clone(), 7)]));
         registry.ended(&id);
         assert!(registry.all_lost().is_empty());
     }

@@ -203,11 +203,13 @@ impl NativeExecutor {
         mut sandbox: SandboxHandle,
         files: FilesRecord,
     ) -> Result<SandboxHandle, SandboxError> {
-        let record = self.record_of(&sandbox, files);
+        let live = self.live_of(&sandbox);
         let id = sandbox.id.clone();
-        match (record, &mut sandbox.backend) {
-            (Ok((record, slot)), BackendHandle::Native(native)) => {
-                native.lasting = Some(LastingPart { record, _token: self.lasting.live(&id, slot) });
+        match (live, &mut sandbox.backend) {
+            (Ok(live), BackendHandle::Native(native)) => {
+                let token = self.lasting.live(&id, live.slot, live.init);
+                let part = LastingPart { record: Record::new(files, Some(live)), _token: token };
+                native.lasting = Some(part);
                 Ok(sandbox)
             }
             (Ok(_), _) => Err(foreign()),
@@ -219,7 +221,7 @@ impl NativeExecutor {
         }
     }
 
-    fn record_of(&self, sandbox: &SandboxHandle, files: FilesRecord) -> Result<(Record, u32), SandboxError> {
+    fn live_of(&self, sandbox: &SandboxHandle) -> Result<Live, SandboxError> {
         let native = handle(sandbox)?;
         let init = Init::of(native.init_pid).map_err(at("look at a sandbox's first process"))?;
         if has_ended(&native.pidfd).map_err(at("look at a sandbox's first process"))? {
@@ -228,7 +230,7 @@ impl NativeExecutor {
         let slot = native.slot.number;
         let counted = native.slot.cgroup.as_ref().map(|cgroup| cgroup.counted()).unwrap_or_default();
         let live = Live { boot_id: self.boot_id.clone(), slot, init, counted };
-        Ok((Record::new(files, Some(live)), slot))
+        Ok(live)
     }
 
     pub(in crate::native) fn lasting_record(
@@ -320,7 +322,7 @@ impl NativeExecutor {
         };
         let again = pidfd.try_clone().map_err(at("watch a sandbox"))?;
         let watched = self.watchdog.watch(live.init.pid, again, spec.limits.memory_bytes);
-        let token = self.lasting.live(&spec.id, live.slot);
+        let token = self.lasting.live(&spec.id, live.slot, live.init);
         let part = LastingPart { record, _token: token };
         let native = NativeHandle::adopted(slot, live.init.pid, pidfd, watched, spec, paused, part);
         self.lasting.waits_no_more(&spec.id);
@@ -392,13 +394,15 @@ impl NativeExecutor {
         let _busy = self.lasting.busy(id);
         // One that cannot be read was left out at the start, and what ran was swept away; files are found by the id.
         let live = record.and_then(|record| Record::read(record).ok()).and_then(|record| record.live);
-        if let Some(live) = live.filter(|live| live.boot_id == self.boot_id)
-            && let Some(pidfd) = live.init.find().map_err(at("look for a sandbox"))?
-        {
-            kill_and_wait(pidfd).await.map_err(at("end a sandbox"))?;
+        let lost = self.lasting.lost(id);
+        let of_record = live.filter(|live| live.boot_id == self.boot_id).map(|live| live.init);
+        for init in of_record.into_iter().chain(lost.map(|(_, init)| init)) {
+            if let Some(pidfd) = init.find().map_err(at("look for a sandbox"))? {
+                kill_and_wait(pidfd).await.map_err(at("end a sandbox"))?;
+            }
         }
         self.end_waiting(id).await;
-        if let Some(number) = self.lasting.lost(id) {
+        if let Some((number, _)) = lost {
             self.slots.end_slot(number).await;
         }
         self.lasting.ended(id);

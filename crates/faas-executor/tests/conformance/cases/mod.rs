@@ -6,6 +6,9 @@ mod defaults;
 mod endings;
 mod files;
 mod language;
+mod lasting;
+#[cfg(feature = "native")]
+mod lasting_native;
 mod limits;
 mod output;
 mod sandbox;
@@ -18,6 +21,9 @@ pub(crate) use defaults::*;
 pub(crate) use endings::*;
 pub(crate) use files::*;
 pub(crate) use language::*;
+pub(crate) use lasting::*;
+#[cfg(feature = "native")]
+pub(crate) use lasting_native::*;
 pub(crate) use limits::*;
 pub(crate) use output::*;
 pub(crate) use sandbox::*;
