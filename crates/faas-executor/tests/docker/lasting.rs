@@ -130,6 +130,11 @@ fn container_of(data_dir: &Path, sandbox: &str) -> String {
     format!("faas-{}-{sandbox}", gateway.trim())
 }
 
+/// By its id, whatever its name.
+fn container_id(record: &SandboxRecord) -> String {
+    record.0["container"].as_str().unwrap().to_owned()
+}
+
 fn state(host: &str, container: &str) -> String {
     docker(host, &["inspect", "--format", "{{.State.Status}}", container]).trim().to_owned()
 }
@@ -316,7 +321,7 @@ async fn a_revival_that_comes_to_nothing_leaves_the_files_and_no_process() {
     let (sandbox, _) = server.kept("sb-1").await;
     server.shell(&sandbox, "echo here >/file").await;
     let record = server.executor.halt(sandbox).await.unwrap();
-    let container = container_of(&dir, "sb-1");
+    let container = container_id(&record);
     for wait_ms in [0, 5, 20, 60, 120, 250] {
         let revival = spec("sb-1");
         let revival = server.executor.revive(&revival, &record);
@@ -352,8 +357,8 @@ async fn limits_are_changed_or_refused_as_a_whole() {
     needs!(Root, Docker);
     let (host, dir) = (test_host(), temporary("lasting"));
     let server = Server::start(&host, &dir, Vec::new());
-    let (sandbox, _) = server.kept("sb-1").await;
-    let container = container_of(&dir, "sb-1");
+    let (sandbox, record) = server.kept("sb-1").await;
+    let container = container_id(&record);
     let has = || {
         let format = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}";
         docker(&host, &["inspect", "--format", format, &container]).trim().to_owned()
@@ -485,7 +490,7 @@ async fn engine_is_restarted(signal: &str) {
     drop(unwatched);
     let ended = server.executor.ended(&watched).unwrap();
     own.signal(signal);
-    eventually("the engine answers", || {
+    eventually("the engine still answers", || {
         let ping = ["--host", host.as_str(), "version"];
         !Command::new("docker").args(ping).output().unwrap().status.success()
     })
