@@ -203,8 +203,11 @@ impl Disks {
         let attached = attach(&file, bytes)?;
         let mount = attached.mount()?;
         make_layers(&mount, STORE_IDS)?;
-        rustix::fs::syncfs(&mount).map_err(at("write the disk"))?;
-        drop(mount);
+        // The mount itself is no open file (`O_PATH`).
+        let root = rustix::fs::openat(&mount, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(at("open the disk"))?;
+        rustix::fs::syncfs(&root).map_err(at("write the disk"))?;
+        drop((root, mount));
         file.sync_all().map_err(at("write the disk"))?;
         Ok((attached, promise))
     }

@@ -65,10 +65,46 @@ pub(crate) fn run_case(arguments: &[&OsStr]) -> ExitCode {
     let (backend, image, case) = (Backend::of(backend), Image::of(image), super::case(case));
     leftovers::become_subreaper().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let subject = Subject::start(backend, image, Path::new(dir)).await;
-        case(&subject).await;
-        subject.stop().await;
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            let subject = Subject::start(backend, image, Path::new(dir)).await;
+            case(&subject).await;
+            subject.stop().await;
+        });
+    }));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_told) => {
+            clear(Path::new(dir));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ends what a case that failed has left: sandboxes that last would do so for ever. All of it is below this process.
+fn clear(dir: &Path) {
+    let own = i32::try_from(std::process::id()).unwrap();
+    let left = leftovers::eventually(|| {
+        let below = leftovers::descendants(own);
+        for pid in below.iter().filter_map(|process| rustix::process::Pid::from_raw(process.pid)) {
+            match rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
+                // Gone already is as good.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        leftovers::still_there(&below)
     });
-    ExitCode::SUCCESS
+    let ids = ["data", "seam"].map(|name| dir.join("home").join(name).join("gateway-id"));
+    let ids: Vec<_> =
+        ids.iter().filter_map(|path| Some(fs::read_to_string(path).ok()?.trim().to_owned())).collect();
+    for line in leftovers::marked(&ids) {
+        let Some(cgroup) = line.strip_prefix("cgroup ") else { continue };
+        let below = fs::read_dir(cgroup).into_iter().flatten().flatten().map(|entry| entry.path());
+        for dir in below.filter(|path| path.is_dir()).chain([cgroup.into()]) {
+            if let Err(error) = fs::remove_dir(&dir) {
+                eprintln!("{}: {error}", dir.display());
+            }
+        }
+    }
+    assert_eq!(left, [""; 0], "left after a failure");
 }

@@ -227,8 +227,15 @@ impl Seam {
 
     /// Runs a line of the shell; its exit code and what it said.
     pub(crate) async fn run(&self, sandbox: &SandboxHandle, line: &str) -> (Option<i32>, String) {
-        // A later connection is all that an adopted sandbox has.
-        let stream = each!(self, executor => executor.connect(sandbox).await).unwrap();
+        // A later connection is all that an adopted sandbox has. The agent of a new one may just be starting.
+        let begun = std::time::Instant::now();
+        let stream = loop {
+            match each!(self, executor => executor.connect(sandbox).await) {
+                Ok(stream) => break stream,
+                Err(error) if begun.elapsed() > SETTLE => panic!("{error}"),
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+            }
+        };
         let request = ExecRequest {
             program: Program::Shell(line.to_owned()),
             env: sandbox.image.env.clone(),

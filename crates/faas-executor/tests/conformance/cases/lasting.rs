@@ -221,10 +221,10 @@ pub(crate) async fn limits_change_while_it_runs(subject: &Subject) {
         return seam.stop().await;
     }
     // More processes than the small limit allows, and not more than the large one.
-    let forks =
-        "n=0; while [ $n -lt 30 ]; do sleep 3 & n=$((n+1)); done 2>/dev/null; [ $(jobs -p | wc -l) -ge 30 ]";
+    let forks = "n=0; while [ $n -lt 30 ]; do sleep 2 & n=$((n+1)); done 2>/dev/null; \
+                 [ $(cat /proc/[0-9]*/comm | grep -c sleep) -ge 30 ]";
     assert_eq!(seam.run(&sandbox, forks).await.0, Some(0));
-    seam.ok(&sandbox, "while [ $(cat /proc/[0-9]*/comm | grep -c sleep) -gt 0 ]; do read x </dev/null; done")
+    seam.ok(&sandbox, "while [ $(cat /proc/[0-9]*/comm | grep -c sleep) -gt 0 ]; do :; done 2>/dev/null")
         .await;
     seam.set_limits(&sandbox, small).await.unwrap();
     assert_ne!(seam.run(&sandbox, forks).await.0, Some(0));
