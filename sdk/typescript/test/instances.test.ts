@@ -18,12 +18,12 @@ import { execution, instance, problem, rejection } from "./stub.js";
 type Change = "stop" | "start" | "pause" | "resume" | "setTimeout" | "update";
 
 /** Each verb that changes an instance: its options, and the method, the rest of the path and the body that it sends. */
-const CHANGES: [Change, object | undefined, string, string, object | undefined][] = [
-  ["stop", undefined, "POST", "/stop", undefined],
+const CHANGES: [Change, object | undefined, string, string, object][] = [
+  ["stop", undefined, "POST", "/stop", {}],
   ["stop", { graceMs: 0 }, "POST", "/stop", { grace_ms: 0 }],
-  ["start", undefined, "POST", "/start", undefined],
-  ["pause", undefined, "POST", "/pause", undefined],
-  ["resume", undefined, "POST", "/resume", undefined],
+  ["start", undefined, "POST", "/start", {}],
+  ["pause", undefined, "POST", "/pause", {}],
+  ["resume", undefined, "POST", "/resume", {}],
   ["setTimeout", { ttlMs: 5 }, "POST", "/timeout", { ttl_ms: 5 }],
   ["setTimeout", { ttlMs: null }, "POST", "/timeout", { ttl_ms: null }],
   ["setTimeout", { idleTimeoutMs: null, ttlMs: undefined }, "POST", "/timeout", { idle_timeout_ms: null }],

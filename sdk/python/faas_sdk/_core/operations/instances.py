@@ -167,22 +167,22 @@ def execute(
 
 def stop(instance_id: str, grace_ms: int | None) -> Call[InstanceInfo]:
     """End its processes and keep its files."""
-    return _change(instance_id, "/stop", None if grace_ms is None else {"grace_ms": grace_ms})
+    return _change(instance_id, "/stop", {} if grace_ms is None else {"grace_ms": grace_ms})
 
 
 def start(instance_id: str) -> Call[InstanceInfo]:
     """Make its sandbox again, over its files."""
-    return _change(instance_id, "/start", None)
+    return _change(instance_id, "/start", {})
 
 
 def pause(instance_id: str) -> Call[InstanceInfo]:
     """Stop its processes where they are."""
-    return _change(instance_id, "/pause", None)
+    return _change(instance_id, "/pause", {})
 
 
 def resume(instance_id: str) -> Call[InstanceInfo]:
     """Let its processes go on."""
-    return _change(instance_id, "/resume", None)
+    return _change(instance_id, "/resume", {})
 
 
 def set_timeout(
@@ -265,11 +265,11 @@ def _read_metrics(value: object, _headers: Mapping[str, str]) -> InstanceMetrics
     )
 
 
-def _change(instance_id: str, verb: str, body: Mapping[str, int | Given | None] | None) -> Call[InstanceInfo]:
+def _change(instance_id: str, verb: str, body: Mapping[str, int | Given | None]) -> Call[InstanceInfo]:
     return Call(
         method="POST",
         path=_path(instance_id, verb),
-        body=None if body is None else json.dumps(body).encode(),
+        body=json.dumps(body).encode(),
         default_http_timeout_s=CHANGE_TIMEOUT_S,
         read=_read,
     )

@@ -126,14 +126,13 @@ export function exec(id: string, command: string | readonly string[], options: E
 /** End its processes and keep its files. */
 export function stop(id: string, options: StopInstanceOptions): Call<InstanceInfo> {
   refuseUnknown(options, ["graceMs", ...ALWAYS]);
-  const body = options.graceMs === undefined ? undefined : members(options, { graceMs: "grace_ms" });
-  return change(path(id, "/stop"), options, body);
+  return change(path(id, "/stop"), options, members(options, { graceMs: "grace_ms" }));
 }
 
 /** Start, pause or resume it. */
 export function turn(id: string, verb: "start" | "pause" | "resume", options: CallOptions): Call<InstanceInfo> {
   refuseUnknown(options, ALWAYS);
-  return change(path(id, `/${verb}`), options, undefined);
+  return change(path(id, `/${verb}`), options, {});
 }
 
 /** Give it other times, from now on. Null takes a time away. */
@@ -166,12 +165,12 @@ function reading(to: string, options: CallOptions): Omit<Call<unknown>, "read"> 
   };
 }
 
-function change(to: string, options: CallOptions, body: object | undefined): Call<InstanceInfo> {
+function change(to: string, options: CallOptions, body: object): Call<InstanceInfo> {
   return {
     method: "POST",
     path: to,
     headers: {},
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    body: JSON.stringify(body),
     httpTimeoutMs: checkedHttpTimeoutMs(options.httpTimeoutMs),
     defaultHttpTimeoutMs: CHANGE_TIMEOUT_MS,
     signal: options.signal,
