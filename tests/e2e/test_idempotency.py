@@ -39,16 +39,17 @@ def database(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def begin(database: list[str], start: Start) -> Start:
-    """Starts gateways on that database."""
-    return lambda data_dir=None, *arguments: start(data_dir, *database, *arguments)
-
-
-@pytest.fixture
 def data_dir() -> Iterator[Path]:
     """A data directory that outlives a gateway."""
     with tempfile.TemporaryDirectory(prefix="faas-e2e-") as directory:
         yield Path(directory)
+
+
+@pytest.fixture
+def begin(database: list[str], data_dir: Path, start: Start) -> Start:
+    """Starts gateways on that database; both it and the data directory outlive them."""
+    del data_dir
+    return lambda data_dir=None, *arguments: start(data_dir, *database, *arguments)
 
 
 def execute(gateway: Gateway, body: object, key: str, **headers: str) -> raw.RawAnswer:
@@ -322,7 +323,7 @@ def test_a_postgresql_that_cannot_be_had_is_told_in_one_line(mode, data_dir):
 
 
 @pytest.mark.modes("root")
-def test_a_postgresql_database_belongs_to_one_gateway(start, data_dir):
+def test_a_postgresql_database_belongs_to_one_gateway(data_dir, start):
     with postgres.database(postgres.url()) as url:
         start(data_dir, "--database-url", url).stop_and_check()
         with tempfile.TemporaryDirectory(prefix="faas-e2e-") as other:
