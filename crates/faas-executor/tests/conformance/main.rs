@@ -165,6 +165,7 @@ faas_test_support::conformance_suite! {
     }
     #[cfg(feature = "docker")]
     docker => crate::backends::docker {
+        lasting: alpine, python;
         shell: alpine, python;
         busybox: alpine;
         defaults: users;
