@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use faas_guest_protocol::{AgentError, AgentErrorKind, ExecFile, ExecRequest, ExitReport};
+use faas_guest_protocol::{AgentError, AgentErrorKind, ExecFile, ExecRequest, ExitReport, OutputStream};
 use faas_types::{ExecutionId, Runtime, RuntimeChoice, SandboxId, Timings};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::backend::{Backend, named};
-use super::{ExecuteSpec, ExecutionOutcome, Inner, images};
+use super::{ExecuteSpec, ExecutionOutcome, Inner, LiveOutput, images};
 use crate::error::EngineError;
-use crate::guest::{AgentConnection, Collected, ExecCall, GuestError};
+use crate::guest::{AgentConnection, Collected, ExecCall, GuestError, OutputSink};
 use crate::sandbox::{Account, ImageDefaults, SandboxError, SandboxHandle, SandboxSpec};
 
 /// How long after its timeout an execution is given the whole CPU: with little of it the agent, which keeps the time,
@@ -112,7 +112,38 @@ async fn ready<'a>(
     Ok(backend)
 }
 
-pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<ExecutionOutcome, EngineError> {
+/// Where the output goes: to somebody who takes it as it comes, or into the outcome.
+struct Destination<'a> {
+    execution_id: ExecutionId,
+    live: Option<&'a mut dyn LiveOutput>,
+    has_started: bool,
+    collected: Collected,
+}
+
+impl OutputSink for Destination<'_> {
+    fn started(&mut self) {
+        if let (Some(live), false) = (&mut self.live, self.has_started) {
+            live.started(&self.execution_id);
+        }
+        self.has_started = true;
+    }
+
+    fn output(&mut self, stream: OutputStream, bytes: &[u8]) {
+        // Of a program that cannot be executed there is output alone.
+        self.started();
+        match &mut self.live {
+            Some(live) => live.output(stream, bytes),
+            None => self.collected.output(stream, bytes),
+        }
+    }
+}
+
+/// With `live` the outcome has no output: it went there.
+pub(super) async fn execute(
+    inner: &Arc<Inner>,
+    spec: ExecuteSpec,
+    live: Option<&mut dyn LiveOutput>,
+) -> Result<ExecutionOutcome, EngineError> {
     let runtime = match spec.runtime {
         RuntimeChoice::Auto => inner.config.default_runtime,
         named => named,
@@ -139,10 +170,11 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
     };
     let call = exec_call(spec, &sandbox.image);
     let started = Instant::now();
-    let mut collected = Collected::default();
+    let collected = Collected::default();
+    let mut output = Destination { execution_id: execution_id.clone(), live, has_started: false, collected };
     let result = {
         let mut agent = AgentConnection::new(stream);
-        let ended = agent.exec(call, &mut collected);
+        let ended = agent.exec(call, &mut output);
         tokio::pin!(ended);
         match tokio::time::timeout(timeout.saturating_add(HURRY_AFTER), &mut ended).await {
             Ok(result) => Some(result),
@@ -154,6 +186,7 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
             }
         }
     };
+    let collected = output.collected;
     // What was counted is worth less than what the command said.
     let account = backend.account(sandbox).await.unwrap_or_else(|error| {
         tracing::warn!(sandbox = %sandbox.id, %error, "what it used is not known");
@@ -234,6 +267,7 @@ fn exec_call(spec: ExecuteSpec, image: &ImageDefaults) -> ExecCall {
             timeout_ms: Some(u64::try_from(spec.timeout.as_millis()).unwrap_or(u64::MAX)),
             max_output_bytes: spec.max_output_bytes,
             cpu_time_limit_s: None,
+            lasting: None,
         },
         files: spec.files.into_iter().map(|file| file.content).collect(),
         stdin: spec.stdin,
