@@ -18,6 +18,7 @@ mod image_info;
 #[cfg(all(target_os = "linux", feature = "native"))]
 pub mod images_command;
 mod layers;
+mod live;
 mod logging;
 mod offload;
 mod openapi;

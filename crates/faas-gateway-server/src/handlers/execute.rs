@@ -5,8 +5,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use faas_executor::guest::Held;
-use faas_types::{ErrorCode, ExecuteRequest, ExecuteResponse, FieldError, RequestId};
+use faas_types::{ExecuteEvent, ExecuteRequest, ExecuteResponse, FieldError, RequestId};
 
+use super::execute_stream;
 use crate::error::ApiError;
 use crate::events::EventFormat;
 use crate::extract::{self, JsonBody};
@@ -18,13 +19,21 @@ use crate::{answer_budget, offload, response, validate};
 ///
 /// The sandbox is made for this request and destroyed after it. A command that fails is a 200 with its `exit_code`; a
 /// client that closes its connection cancels its execution.
+///
+/// With `accept: text/event-stream` or `application/x-ndjson` the answer comes as events while the command runs: `started`,
+/// output as it is written, and `exit` or `error`. An error before the command runs is an ordinary answer. A client that
+/// reads too slowly misses output (`gap`); it cannot come back for it.
 #[utoipa::path(
     post,
     path = "/api/v1/execute",
     tag = "executions",
     request_body = ExecuteRequest,
     responses(
-        (status = 200, description = "The command ran, whatever its exit code", body = ExecuteResponse),
+        (status = 200, description = "The command ran, whatever its exit code", content(
+            (ExecuteResponse = "application/json"),
+            (ExecuteEvent = "text/event-stream"),
+            (ExecuteEvent = "application/x-ndjson"),
+        )),
         Problems,
     ),
 )]
@@ -40,6 +49,9 @@ pub(crate) async fn execute(
     let (rules, id) = (state.limits, request_id.clone());
     let mut spec = offload::by_size(bytes, move || validate::validate(value, id, &rules)).await??;
     spec.held = Some(Held::new(room));
+    if let Some(format) = EventFormat::wanted(&headers) {
+        return execute_stream::answer(state, spec, request_id, format).await;
+    }
     let outcome = match state.engine.execute(spec).await {
         Ok(outcome) => outcome,
         Err(error) => return Err(ApiError::from_engine(error, &request_id)),
@@ -64,9 +76,11 @@ fn refuse_what_is_not_there(uri: &Uri, headers: &HeaderMap) -> Result<(), ApiErr
         return Err(ApiError::invalid(vec![FieldError { pointer: String::new(), message }]));
     }
     extract::refuse_idempotency_key(headers)?;
-    if EventFormat::wanted(headers).is_some() {
-        let detail = "this version does not stream an execution's output; accept application/json";
-        return Err(ApiError::new(ErrorCode::Unsupported, detail));
+    if headers.contains_key("last-event-id") {
+        let message = "a stream of this route cannot be resumed: its execution ended with its connection \
+                       (leave out the header Last-Event-ID)";
+        let error = FieldError { pointer: String::new(), message: message.to_owned() };
+        return Err(ApiError::invalid(vec![error]));
     }
     Ok(())
 }
@@ -87,9 +101,7 @@ mod tests {
     fn what_the_contract_has_and_this_version_does_not_is_refused() {
         assert!(refused("/api/v1/execute?wait=false", "x-a", "b"));
         assert!(refused("/api/v1/execute", "idempotency-key", "k"));
-        assert!(refused("/api/v1/execute", "accept", "text/event-stream"));
-        assert!(refused("/api/v1/execute", "accept", "application/x-ndjson;q=1, text/html"));
-        assert!(!refused("/api/v1/execute", "accept", "text/event-stream, application/json"));
-        assert!(!refused("/api/v1/execute", "accept", "*/*"));
+        assert!(refused("/api/v1/execute", "last-event-id", "17"));
+        assert!(!refused("/api/v1/execute", "accept", "text/event-stream"));
     }
 }
