@@ -11,16 +11,17 @@ from faas_sdk.images import AsyncImages, Images
 from faas_sdk.options import ExecuteOptions
 
 NAMES = """
-APIError AsyncFaaSClient Capabilities ConflictError ConnectFailedError ConnectionLostError ExecuteOptions
-ExecuteResult ExecutionTimeoutError FaaSClient FaaSError FieldError File ForbiddenError GoneError Health
+APIError AsyncFaaSClient Capabilities ConflictError ConnectFailedError ConnectionLostError ExecuteEvent
+ExecuteOptions ExecuteResult ExecutionTimeoutError ExitEvent FaaSClient FaaSError FieldError File ForbiddenError
+GapEvent GoneError Health
 ImageInfo ImageProgress ImageUnavailableError InsufficientStorageError InternalError InvalidRequestError LimitsSupport
-MethodNotAllowedError NotFoundError OverloadedError PayloadTooLargeError QuotaExceededError
+MethodNotAllowedError NotFoundError OutputEvent OverloadedError PayloadTooLargeError QuotaExceededError
 RangeNotSatisfiableError RateLimitedError RequestTimeoutError ResponseFormatError RetryPolicy
-RuntimeCapabilities RuntimeHealth RuntimeUnavailableError SandboxLostError StoreHealth Support Timings TransportError
+RuntimeCapabilities RuntimeHealth RuntimeUnavailableError SandboxLostError StartedEvent StoreHealth Support Timings TransportError
 TransportTimeoutError UnauthorizedError UnsupportedError UnsupportedMediaTypeError Usage VersionInfo __version__
 """.split()
 
-VERBS = ["base_url", "capabilities", "close", "execute", "health", "images", "version"]
+VERBS = ["base_url", "capabilities", "close", "execute", "health", "images", "stream", "version"]
 IMAGE_VERBS = ["import_archive", "list", "pull", "remove"]
 
 

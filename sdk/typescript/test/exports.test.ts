@@ -23,6 +23,7 @@ test("the client has these verbs", () => {
     "constructor",
     "execute",
     "health",
+    "stream",
     "version",
   ]);
   const { images } = new sdk.FaaSClient({ baseUrl: "http://127.0.0.1:1" });
