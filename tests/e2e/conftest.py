@@ -11,7 +11,9 @@ import os
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faas_sdk.client import FaaSClient
@@ -20,6 +22,7 @@ import leftovers
 import needs
 import registry as registries
 from gateway import REPOSITORY, Gateway
+from succession import ONCE, Succession, nothing_is_left
 from users import User, delegate, has_controllers, make_user
 
 
@@ -59,6 +62,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def is_wanted(item: pytest.Item) -> bool:
         marker, callspec = item.get_closest_marker("modes"), getattr(item, "callspec", None)
         name = callspec.params.get("mode") if callspec else None
+        if callspec and callspec.params.get("backend") == "docker" and name != "root":
+            return False
         return marker is None or name is None or name in marker.args
 
     unwanted = [item for item in items if not is_wanted(item)]
@@ -114,6 +119,51 @@ def engine(_root: None) -> str:
         needs.skip("docker", "FAAS_TEST_DOCKER_HOST is not set (scripts/test-engine.sh starts an engine)", "tests/e2e")
         raise AssertionError("unreachable")
     return host
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What instances are made on."""
+
+    name: str
+    arguments: tuple[str, ...]
+    """Of the gateway."""
+    create: dict[str, Any]
+    """What every instance is created with."""
+
+
+@pytest.fixture(scope="session", params=["native", "docker"])
+def backend(request: pytest.FixtureRequest, mode: User | None) -> Backend:
+    """The runtimes that have instances; Docker for a gateway of root."""
+    if request.param == "native":
+        return Backend("native", (), {"image": "host", "runtime": "native"})
+    engine = request.getfixturevalue("engine")
+    arguments = ("--docker-host", engine, "--docker-transport", "socket", "--pull", "never")
+    return Backend("docker", arguments, {"image": "alpine", "runtime": "docker"})
+
+
+@pytest.fixture(scope="session")
+def house(backend: Backend, mode: User | None, _keep_orphans_in_sight: None) -> Iterator[Gateway]:
+    """A gateway for the instances of many tests; at the end it must stop well and leave nothing."""
+    running = Gateway(None, *backend.arguments, user=mode)
+    yield running
+    running.stop_and_check()
+
+
+@pytest.fixture
+def tenant(house: Gateway) -> Iterator[FaaSClient]:
+    """A client for instances. Those that a test leaves are deleted, and nothing may be left of any."""
+    with FaaSClient(house.url, retry=ONCE) as client:
+        yield client
+        nothing_is_left(client)
+
+
+@pytest.fixture
+def succession(backend: Backend, start: Callable[..., Gateway]) -> Iterator[Succession]:
+    """Gateways on one data directory, for a test that ends one after the other."""
+    gateways = Succession(start, *backend.arguments)
+    yield gateways
+    gateways.close()
 
 
 @pytest.fixture

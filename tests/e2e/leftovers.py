@@ -42,6 +42,11 @@ def processes_with(mark: str) -> list[str]:
     return found
 
 
+def pids_with(mark: str) -> list[int]:
+    """The same as numbers."""
+    return [int(line.split()[1].rstrip(":")) for line in processes_with(mark)]
+
+
 def children(expected: Iterable[int] = ()) -> list[str]:
     """Children of this process beyond the expected ones; those that have ended are reaped on the way."""
     found = []

@@ -89,9 +89,8 @@ pub(crate) fn run(first: Option<(OwnedFd, Option<OwnedFd>)>, link: Link) -> ! {
         buffer: Vec::with_capacity(BUFFER_BYTES),
     };
     if let Some((input, output)) = first {
-        agent.greet(input, output);
         // The first order is usually there already: the gateway does not wait for the greeting.
-        agent.serve_client(1);
+        agent.greet(input, output);
     }
     if link == Link::Socket {
         agent.listener = listen();
@@ -301,10 +300,14 @@ impl Agent {
     fn greet(&mut self, input: OwnedFd, output: Option<OwnedFd>) {
         let id = self.next_client;
         self.next_client += 1;
-        if let Ok(mut client) = Connection::new(id, input, output, self.boot_id)
-            && client.flush().is_ok()
-        {
-            self.clients.insert(id, client);
+        let Ok(mut client) = Connection::new(id, input, output, self.boot_id) else { return };
+        let greeted = client.flush();
+        self.clients.insert(id, client);
+        // What is there already is heard before any deadline is looked at: where the sandbox was frozen it says so. Who
+        // said it may have gone since, without waiting for the greeting.
+        self.serve_client(id);
+        if greeted.is_err() {
+            self.forget_client(id);
         }
     }
 

@@ -35,7 +35,8 @@ from faas_sdk.errors import (
     UnsupportedError,
     UnsupportedMediaTypeError,
 )
-from faas_sdk.options import ExecuteOptions, RetryPolicy
+from faas_sdk.instances import AsyncInstance, Instance
+from faas_sdk.options import CreateInstanceOptions, ExecOptions, ExecuteOptions, RetryPolicy
 from faas_sdk.types import (
     Capabilities,
     ExecuteEvent,
@@ -47,6 +48,9 @@ from faas_sdk.types import (
     Health,
     ImageInfo,
     ImageProgress,
+    InstanceInfo,
+    InstanceMetrics,
+    Leak,
     LimitsSupport,
     OutputEvent,
     RuntimeCapabilities,
@@ -62,10 +66,13 @@ from faas_sdk.types import (
 __all__ = [
     "APIError",
     "AsyncFaaSClient",
+    "AsyncInstance",
     "Capabilities",
     "ConflictError",
     "ConnectFailedError",
     "ConnectionLostError",
+    "CreateInstanceOptions",
+    "ExecOptions",
     "ExecuteEvent",
     "ExecuteOptions",
     "ExecuteResult",
@@ -82,9 +89,13 @@ __all__ = [
     "ImageInfo",
     "ImageProgress",
     "ImageUnavailableError",
+    "Instance",
+    "InstanceInfo",
+    "InstanceMetrics",
     "InsufficientStorageError",
     "InternalError",
     "InvalidRequestError",
+    "Leak",
     "LimitsSupport",
     "MethodNotAllowedError",
     "NotFoundError",

@@ -1,7 +1,7 @@
 """The two clients: :class:`FaaSClient` blocks, :class:`AsyncFaaSClient` is for asyncio. Same verbs, same arguments.
 
-A resource with several verbs has a module of its own, such as `images`, and is an attribute of the client; what
-belongs to the gateway as a whole is a method here.
+A resource with several verbs has a module of its own, such as `images` and `instances`, and is an attribute of the
+client; what belongs to the gateway as a whole is a method here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from faas_sdk._core.operations import execute, server
 from faas_sdk._transport.aio import AsyncTransport
 from faas_sdk._transport.blocking import BlockingTransport
 from faas_sdk.images import AsyncImages, Images
+from faas_sdk.instances import AsyncInstances, Instances
 from faas_sdk.options import ExecuteOptions, RetryPolicy
-from faas_sdk.types import Capabilities, ExecuteEvent, ExecuteResult, Health, VersionInfo
+from faas_sdk.types import Capabilities, ExecuteEvent, ExecuteResult, Health, Leak, VersionInfo
 
 __all__ = ["AsyncFaaSClient", "FaaSClient"]
 
@@ -60,6 +61,8 @@ class FaaSClient:
         self._transport = BlockingTransport(config)
         self.images = Images(self._transport)
         """The gateway's image store."""
+        self.instances = Instances(self._transport)
+        """Sandboxes that outlive one request."""
 
     def execute(self, command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> ExecuteResult:
         """Runs one command in a fresh sandbox and returns when it has ended.
@@ -108,6 +111,10 @@ class FaaSClient:
     def version(self) -> VersionInfo:
         """The gateway's versions."""
         return self._transport.send(server.version())
+
+    def leaks(self) -> tuple[Leak, ...]:
+        """What is on the gateway's host with its mark and belongs to nobody: empty when all is well."""
+        return self._transport.send(server.leaks())
 
     def close(self) -> None:
         """Closes all connections. May be called twice."""
@@ -164,6 +171,8 @@ class AsyncFaaSClient:
         self._transport = AsyncTransport(config)
         self.images = AsyncImages(self._transport)
         """The gateway's image store."""
+        self.instances = AsyncInstances(self._transport)
+        """Sandboxes that outlive one request."""
 
     async def execute(self, command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> ExecuteResult:
         """See :meth:`FaaSClient.execute`."""
@@ -184,6 +193,10 @@ class AsyncFaaSClient:
     async def version(self) -> VersionInfo:
         """See :meth:`FaaSClient.version`."""
         return await self._transport.send(server.version())
+
+    async def leaks(self) -> tuple[Leak, ...]:
+        """See :meth:`FaaSClient.leaks`."""
+        return await self._transport.send(server.leaks())
 
     async def close(self) -> None:
         """Closes all connections. May be called twice."""

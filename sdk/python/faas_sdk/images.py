@@ -30,10 +30,10 @@ class Images:
             name: only the image of this name or id.
             limit: the most images to tell of; all of them when not given.
         """
-        listing = images.Listing(name, limit)
+        listing = images.listing(name, limit)
         while (call := listing.next_call()) is not None:
             listing.add(self._transport.send(call))
-        return listing.images()
+        return listing.entries()
 
     def pull(
         self,
@@ -111,10 +111,10 @@ class AsyncImages:
 
     async def list(self, name: str | None = None, *, limit: int | None = None) -> tuple[ImageInfo, ...]:
         """See :meth:`Images.list`."""
-        listing = images.Listing(name, limit)
+        listing = images.listing(name, limit)
         while (call := listing.next_call()) is not None:
             listing.add(await self._transport.send(call))
-        return listing.images()
+        return listing.entries()
 
     async def pull(
         self,

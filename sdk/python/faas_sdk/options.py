@@ -1,4 +1,4 @@
-"""What a caller can set: the options of an execution, an archive to import, the policy of retries."""
+"""What a caller can set: the options of executions and instances, an archive to import, the policy of retries."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ RuntimeChoice = Literal["auto", "native", "docker", "firecracker"]
 
 Network = Literal["none", "egress"]
 """What a sandbox can reach: itself over loopback, or connections to the outside."""
+
+
+OnTimeout = Literal["delete", "pause"]
+"""What becomes of an instance whose time is over."""
+
+InstanceStatus = Literal["creating", "running", "paused", "stopping", "stopped", "failed"]
+"""Where an instance stands."""
 
 
 class ExecuteOptions(TypedDict, total=False):
@@ -60,6 +67,79 @@ class ExecuteOptions(TypedDict, total=False):
     """The longest wait in seconds for the gateway's answer; the client's, or ``timeout_ms`` plus 60 s."""
 
 
+class CreateInstanceOptions(TypedDict, total=False):
+    """The keyword arguments of ``instances.create``. None is the same as not given: the gateway's default applies."""
+
+    image: str | None
+    """The image whose files it starts from."""
+    name: str | None
+    """A name of the caller's own: letters, digits, ``-``, ``_`` and ``.``; no two instances have the same."""
+    runtime: RuntimeChoice | None
+    """The runtime to use."""
+    env_vars: Mapping[str, str] | None
+    """Environment variables of every command in it, added to those of the image."""
+    working_dir: str | None
+    """The working directory of every command."""
+    user: str | None
+    """The user of every command: a name, ``uid`` or ``uid:gid``."""
+    files: Mapping[str, str | bytes] | Sequence[File] | None
+    """Files put into it before anything runs: path to content, or :class:`File` objects."""
+    memory_mb: int | None
+    """Memory limit in MiB."""
+    cpu_cores: float | None
+    """CPU limit in cores; fractions are allowed."""
+    pids_limit: int | None
+    """The most processes and threads at once."""
+    disk_mb: int | None
+    """Disk limit in MiB."""
+    network: Network | None
+    """What its commands can reach."""
+    ttl_ms: int | None
+    """How long it is there, in milliseconds from its creation; without one until it is deleted."""
+    idle_timeout_ms: int | None
+    """How long it may be idle, in milliseconds: running, and no request is about it."""
+    on_timeout: OnTimeout | None
+    """What becomes of it when one of these times is over; the gateway's default is ``delete``."""
+    auto_resume: bool | None
+    """Whether a command for it resumes it when it is paused."""
+    labels: Mapping[str, str] | None
+    """Free words for the caller's own use; the list can be asked for them."""
+    idempotency_key: str | None
+    """1 to 255 visible ASCII characters: however often the same call is made with it, there is one instance."""
+    http_timeout_s: float | None
+    """The longest wait in seconds for the gateway's answer; the client's, or 1860 s, since its image may be pulled."""
+
+
+class ExecOptions(TypedDict, total=False):
+    """The keyword arguments of ``instances.exec``. None is the same as not given: the instance's default applies."""
+
+    env_vars: Mapping[str, str] | None
+    """Environment variables, added to those of the instance."""
+    working_dir: str | None
+    """The working directory; it must exist in the instance."""
+    user: str | None
+    """The user: a name, ``uid`` or ``uid:gid``."""
+    stdin: str | bytes | None
+    """Standard input."""
+    files: Mapping[str, str | bytes] | Sequence[File] | None
+    """Files put into the instance before the command runs: path to content, or :class:`File` objects."""
+    secrets: Mapping[str, str] | None
+    """Secrets: each appears as the file ``/run/secrets/NAME``, readable by the command's user alone."""
+    timeout_ms: int | None
+    """Wall time of the command in milliseconds, while the instance is not paused; the gateway's default is 30000."""
+    max_output_bytes: int | None
+    """How many bytes are kept of each of stdout and stderr; the rest is read and dropped."""
+    labels: Mapping[str, str] | None
+    """Free words for the caller's own use; they appear in the gateway's log."""
+    request_id: str | None
+    """The id of this request, sent as ``x-request-id``; the gateway makes one when not given."""
+    idempotency_key: str | None
+    """With it the same call has its effect once, however often it is sent: what is sent again gets the first answer.
+    1 to 255 visible ASCII characters; another call with the same key is refused."""
+    http_timeout_s: float | None
+    """The longest wait in seconds for the gateway's answer; the client's, or ``timeout_ms`` plus 60 s."""
+
+
 class Reader(Protocol):
     """Something to read bytes from: a file opened with mode ``"rb"``, a pipe, a socket's file."""
 
@@ -77,9 +157,10 @@ class RetryPolicy:
     """How often and how patiently a call is tried again.
 
     Only what is safe is tried again: a connection that was never made, a refusal to start
-    (503 ``overloaded``; 429 with ``Retry-After``), and for GETs and calls with an ``idempotency_key`` also a lost
-    connection and 502, 503, 504 (but for ``execution_timeout``). Another execution that may have begun is never sent
-    twice, and neither is an archive that comes from a :class:`Reader`.
+    (503 ``overloaded``; 429 with ``Retry-After``), and for GETs, ``instances.delete`` and calls with an
+    ``idempotency_key`` also a lost connection and 502, 503, 504 (but for ``execution_timeout``). Another execution that
+    may have begun is never sent twice, nor is what changes an instance, nor an archive that comes from a
+    :class:`Reader`.
     """
 
     max_retries: int = 2

@@ -374,3 +374,93 @@ class ImageProgress:
     """Bytes that have come, as they come: compressed."""
     total_bytes: int | None
     """How many there are, where that is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceInfo:
+    """One instance, as the gateway told of it."""
+
+    id: str
+    """Its id. Also its host name."""
+    name: str | None
+    """The caller's name for it, or None."""
+    image: str
+    """The image it was made from."""
+    runtime: str
+    """The runtime it is on."""
+    status: str
+    """Where it stands: ``creating``, ``running``, ``paused``, ``stopping``, ``stopped`` or ``failed``."""
+    status_reason: str | None
+    """Why it stands there, where that does not go without saying."""
+    created_at: str
+    """When it was asked for (RFC 3339)."""
+    cpu_cores: float
+    """CPU limit in cores."""
+    memory_mb: int
+    """Memory limit in MiB."""
+    pids_limit: int
+    """The most processes and threads at once."""
+    disk_mb: int | None
+    """Disk limit in MiB, where one was asked for."""
+    network: str
+    """What its commands can reach."""
+    labels: Mapping[str, str]
+    """The caller's own words."""
+    parent_id: str | None
+    """The instance that it is a branch of, or None."""
+    snapshot_id: str | None
+    """The snapshot that it was made from, or None."""
+    ttl_ms: int | None
+    """How long it is there, in milliseconds, as it was last set, or None."""
+    idle_timeout_ms: int | None
+    """How long it may be idle, in milliseconds, or None."""
+    expires_at: str | None
+    """When its time is over (RFC 3339): the earlier of both limits as things stand now, or None."""
+    on_timeout: str
+    """What becomes of it then: ``delete`` or ``pause``."""
+    auto_resume: bool
+    """Whether a command for it resumes it when it is paused."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """All of it as it came, members unknown to this version included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceMetrics:
+    """What an instance uses now; None where its runtime does not tell, or where it does not run."""
+
+    instance_id: str
+    """Its id."""
+    status: str
+    """Where it stands."""
+    cpu_us: int | None
+    """CPU time of all of its processes since it was created or started, in microseconds."""
+    memory_bytes: int | None
+    """Memory that it holds, page cache and tmpfs included."""
+    memory_peak_bytes: int | None
+    """The most that it held at once."""
+    memory_limit_bytes: int
+    """Its memory limit."""
+    pids: int | None
+    """Processes and threads."""
+    pids_limit: int
+    """The most of them at once."""
+    disk_bytes: int | None
+    """What its files take, those of its image aside."""
+    network_received_bytes: int | None
+    """Bytes that came in over its network, loopback aside."""
+    network_sent_bytes: int | None
+    """Bytes that went out."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The whole answer as it came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leak:
+    """Something on the gateway's host that bears its mark and belongs to nobody."""
+
+    runtime: str
+    """The runtime that it comes from."""
+    kind: str
+    """What it is: ``cgroup``, ``process``, ``directory``, ``container``, ..."""
+    name: str
+    """Its path, number or name on the host."""

@@ -34,6 +34,19 @@ class Caller:
         async with AsyncFaaSClient(self.base_url, **self.settings) as client:
             return await operator.attrgetter(verb)(client)(*args, **options)
 
+    def of_instance(self, verb: str, *args: Any, **options: Any) -> tuple[Any, Any]:
+        """Gets an instance, calls a verb of it; the verb's result, and the instance as it is told of afterwards."""
+        if self.kind == "sync":
+            with FaaSClient(self.base_url, **self.settings) as client:
+                found = client.instances.get("ins-1")
+                return getattr(found, verb)(*args, **options), found
+        return asyncio.run(self._of_instance(verb, *args, **options))
+
+    async def _of_instance(self, verb: str, *args: Any, **options: Any) -> tuple[Any, Any]:
+        async with AsyncFaaSClient(self.base_url, **self.settings) as client:
+            found = await client.instances.get("ins-1")
+            return await getattr(found, verb)(*args, **options), found
+
     def execute(self, *args: Any, **options: Any) -> Any:
         return self("execute", *args, **options)
 

@@ -56,6 +56,50 @@ def image(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def instance(**changes: Any) -> dict[str, Any]:
+    """An ``Instance`` with some members changed."""
+    return {
+        "id": "ins-1",
+        "name": None,
+        "image": "host",
+        "runtime": "native",
+        "status": "running",
+        "status_reason": None,
+        "created_at": "2026-01-02T03:04:05.678Z",
+        "cpu_cores": 0.5,
+        "memory_mb": 128,
+        "pids_limit": 64,
+        "disk_mb": None,
+        "network": "none",
+        "labels": {},
+        "parent_id": None,
+        "snapshot_id": None,
+        "ttl_ms": None,
+        "idle_timeout_ms": None,
+        "expires_at": None,
+        "on_timeout": "delete",
+        "auto_resume": False,
+        "resources": {"cpu_cores": 0.5, "memory_mb": 128, "disk_mb": None},
+    } | changes
+
+
+def metrics(**changes: Any) -> dict[str, Any]:
+    """An ``InstanceMetrics`` with some members changed."""
+    return {
+        "instance_id": "ins-1",
+        "status": "running",
+        "cpu_us": 1,
+        "memory_bytes": 2,
+        "memory_peak_bytes": 3,
+        "memory_limit_bytes": 4,
+        "pids": 5,
+        "pids_limit": 6,
+        "disk_bytes": 7,
+        "network_received_bytes": 8,
+        "network_sent_bytes": 9,
+    } | changes
+
+
 def problem(status: int, code: str, **changes: Any) -> dict[str, Any]:
     """An error body with some members changed."""
     return {
@@ -170,7 +214,7 @@ class StubGateway:
                 kind = "application/json" if reply.status < 400 else "application/problem+json"
                 body = reply.body if reply.body is not None else json.dumps(reply.json).encode()
                 headers = {"content-type": kind, "x-request-id": "req-h"} | reply.headers
-                if reply.status == 204:
+                if reply.status in (202, 204):
                     body, headers = b"", {"x-request-id": "req-h"}
                 self.send_response(reply.status)
                 for name, value in headers.items():
@@ -187,7 +231,7 @@ class StubGateway:
                     body = body[reply.hold_after :]
                 self.wfile.write(body)
 
-            do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - the names http.server looks for
+            do_GET = do_POST = do_DELETE = do_PATCH = _serve  # noqa: N815 - the names http.server looks for
 
             def log_message(self, *args: object) -> None:
                 """Nothing: the requests are in `seen`."""

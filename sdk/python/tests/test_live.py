@@ -12,6 +12,7 @@ import pytest
 
 from faas_sdk import (
     AsyncFaaSClient,
+    ConflictError,
     ExecutionTimeoutError,
     FaaSClient,
     ImageUnavailableError,
@@ -71,6 +72,32 @@ def test_the_asynchronous_client():
     async def together() -> list[str]:
         async with AsyncFaaSClient() as client:
             results = await asyncio.gather(*(client.execute(["echo", str(n)]) for n in range(8)))
+            return [result.stdout for result in results]
+
+    assert asyncio.run(together()) == [f"{n}\n" for n in range(8)]
+
+
+def test_the_life_of_an_instance(client):
+    with client.instances.create(image="host", env_vars={"A": "1"}, labels={"sdk": "python"}) as instance:
+        assert instance.exec("echo $A > /tmp/kept; hostname").stdout == f"{instance.id}\n"
+        assert instance.pause().status == "paused"
+        with pytest.raises(ConflictError, match=r"legal now: .*resume"):
+            instance.exec("true")
+        assert instance.resume().exec("cat /tmp/kept").stdout == "1\n"
+        assert instance.set_timeout(ttl_ms=600_000).info.ttl_ms == 600_000
+        assert instance.metrics().instance_id == instance.id
+        assert instance.id in [found.id for found in client.instances.list(labels={"sdk": "python"})]
+        assert client.instances.get(instance.id).info.expires_at is not None
+    client.instances.delete(instance.id)
+    with pytest.raises(NotFoundError):
+        instance.refresh()
+    assert client.leaks() == ()
+
+
+def test_an_asynchronous_instance():
+    async def together() -> list[str]:
+        async with AsyncFaaSClient() as client, await client.instances.create(image="host") as instance:
+            results = await asyncio.gather(*(instance.exec(["echo", str(n)]) for n in range(8)))
             return [result.stdout for result in results]
 
     assert asyncio.run(together()) == [f"{n}\n" for n in range(8)]

@@ -70,12 +70,23 @@ def test_version(caller, stub):
     assert (found.version, found.api, found.guest_protocol, found.guest_agent) == ("0.1.0", "1", 1, "sha256:00")
 
 
+def test_leaks(caller, stub):
+    stub.replies(Reply(json=[{"runtime": "native", "kind": "cgroup", "name": "/sys/fs/cgroup/x"}]))
+    (leak,) = caller("leaks")
+    assert (stub.seen[0].method, stub.seen[0].path) == ("GET", "/api/v1/admin/leaks")
+    assert (leak.runtime, leak.kind, leak.name) == ("native", "cgroup", "/sys/fs/cgroup/x")
+    stub.replies(Reply(json=[]))
+    assert caller("leaks") == ()
+
+
 @pytest.mark.parametrize(
     ("verb", "body", "words"),
     [
         ("health", HEALTH | {"runtimes": []}, "/runtimes is an array, not an object"),
         ("health", HEALTH | {"runtimes": {"x": {}}}, "/runtimes/x/available is missing"),
         ("capabilities", CAPABILITIES | {"default_image": None}, "/default_image is null, not a string"),
+        ("leaks", {}, "the body is an object, not an array"),
+        ("leaks", [{"runtime": "native", "kind": "cgroup"}], "/0/name is missing"),
         ("version", VERSION | {"guest_protocol": 1.5}, "/guest_protocol is a number, not a whole number"),
     ],
 )

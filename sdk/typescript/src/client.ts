@@ -1,16 +1,17 @@
 // The client: a line for each verb.
 //
-// A resource with several verbs has a module of its own, such as `images`, and is a member of the client; what belongs to
-// the gateway as a whole is a method here.
+// A resource with several verbs has a module of its own, such as `images` and `instances`, and is a member of the client;
+// what belongs to the gateway as a whole is a method here.
 
 import process from "node:process";
 import { clientConfig } from "./core/config.js";
 import { execute, stream } from "./core/operations/execute.js";
-import { capabilities, health, version } from "./core/operations/server.js";
+import { capabilities, health, leaks, version } from "./core/operations/server.js";
 import { Images } from "./images.js";
+import { Instances } from "./instances.js";
 import type { CallOptions, ClientOptions, ExecuteOptions } from "./options.js";
 import { FetchTransport } from "./transport/fetch.js";
-import type { Capabilities, ExecuteEvent, ExecuteResult, Health, VersionInfo } from "./types.js";
+import type { Capabilities, ExecuteEvent, ExecuteResult, Health, Leak, VersionInfo } from "./types.js";
 
 /** A client of one gateway. */
 export class FaaSClient {
@@ -18,6 +19,8 @@ export class FaaSClient {
   readonly baseUrl: string;
   /** The gateway's image store. */
   readonly images: Images;
+  /** Sandboxes that outlive one request. */
+  readonly instances: Instances;
   readonly #transport: FetchTransport;
 
   /** @throws TypeError or RangeError where an option or `FAAS_BASE_URL` is not valid. */
@@ -26,6 +29,7 @@ export class FaaSClient {
     this.baseUrl = config.baseUrl;
     this.#transport = new FetchTransport(config, options.fetch);
     this.images = new Images(this.#transport);
+    this.instances = new Instances(this.#transport);
   }
 
   /**
@@ -76,5 +80,10 @@ export class FaaSClient {
   /** The gateway's versions. */
   async version(options: CallOptions = {}): Promise<VersionInfo> {
     return this.#transport.send(version(options));
+  }
+
+  /** What is on the gateway's host with its mark and belongs to nobody: empty when all is well. */
+  async leaks(options: CallOptions = {}): Promise<Leak[]> {
+    return this.#transport.send(leaks(options));
   }
 }

@@ -1,7 +1,8 @@
 // The gateway's image store: the member `images` of the client. The image `host` is not in the store: it is the gateway's
 // machine itself.
 
-import { importArchive, list, pull, remove } from "./core/operations/images.js";
+import { importArchive, listed, pull, remove } from "./core/operations/images.js";
+import { list } from "./core/pages.js";
 import type { ArchiveSource, CallOptions, ImportImageOptions, ListImagesOptions, PullImageOptions } from "./options.js";
 import type { FetchTransport } from "./transport/fetch.js";
 import { archiveOf } from "./transport/upload.js";
@@ -17,7 +18,7 @@ export class Images {
 
   /** The images of the store, the latest first, however many pages they take. */
   async list(options: ListImagesOptions = {}): Promise<ImageInfo[]> {
-    return list(options, (call) => this.#transport.send(call));
+    return list(listed(options), (call) => this.#transport.send(call));
   }
 
   /**

@@ -32,17 +32,25 @@ export {
   UnsupportedMediaTypeError,
 } from "./errors.js";
 export type { Images } from "./images.js";
+export { Instance, type Instances } from "./instances.js";
 export type {
   AddImageOptions,
   ArchiveSource,
   CallOptions,
   ClientOptions,
+  CreateInstanceOptions,
+  ExecOptions,
   ExecuteOptions,
   FileInput,
   ImportImageOptions,
+  InstanceStatus,
+  InstanceTimes,
   ListImagesOptions,
+  ListInstancesOptions,
   PullImageOptions,
   RetryPolicy,
+  StopInstanceOptions,
+  UpdateInstanceOptions,
 } from "./options.js";
 export {
   type Capabilities,
@@ -54,6 +62,9 @@ export {
   type Health,
   type ImageInfo,
   type ImageProgress,
+  type InstanceInfo,
+  type InstanceMetrics,
+  type Leak,
   type LimitsSupport,
   type OutputEvent,
   type RuntimeCapabilities,

@@ -63,6 +63,112 @@ export interface ExecuteOptions extends CallOptions {
   readonly idempotencyKey?: string | undefined;
 }
 
+/** Where an instance stands. */
+export type InstanceStatus = "creating" | "running" | "paused" | "stopping" | "stopped" | "failed";
+
+/** The options of `instances.create`. Undefined is the same as not given: the gateway's default applies. */
+export interface CreateInstanceOptions extends CallOptions {
+  /** The image whose files it starts from. */
+  readonly image?: string | undefined;
+  /** A name of the caller's own: letters, digits, `-`, `_` and `.`; no two instances have the same. */
+  readonly name?: string | undefined;
+  /** The runtime to use. */
+  readonly runtime?: "auto" | "native" | "docker" | "firecracker" | undefined;
+  /** Environment variables of every command in it, added to those of the image. */
+  readonly envVars?: Readonly<Record<string, string>> | undefined;
+  /** The working directory of every command. */
+  readonly workingDir?: string | undefined;
+  /** The user of every command: a name, `uid` or `uid:gid`. */
+  readonly user?: string | undefined;
+  /** Files put into it before anything runs: path to content, or {@link FileInput} objects. */
+  readonly files?: Readonly<Record<string, string | Uint8Array>> | readonly FileInput[] | undefined;
+  /** Memory limit in MiB. */
+  readonly memoryMb?: number | undefined;
+  /** CPU limit in cores; fractions are allowed. */
+  readonly cpuCores?: number | undefined;
+  /** The most processes and threads at once. */
+  readonly pidsLimit?: number | undefined;
+  /** Disk limit in MiB. */
+  readonly diskMb?: number | undefined;
+  /** What its commands can reach. */
+  readonly network?: "none" | "egress" | undefined;
+  /** How long it is there, in milliseconds from its creation; without one until it is deleted. */
+  readonly ttlMs?: number | undefined;
+  /** How long it may be idle, in milliseconds: running, and no request is about it. */
+  readonly idleTimeoutMs?: number | undefined;
+  /** What becomes of it when one of these times is over; the gateway's default is `delete`. */
+  readonly onTimeout?: "delete" | "pause" | undefined;
+  /** Whether a command for it resumes it when it is paused. */
+  readonly autoResume?: boolean | undefined;
+  /** Free words for the caller's own use; the list can be asked for them. */
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** 1 to 255 visible ASCII characters: however often the same call is made with it, there is one instance. */
+  readonly idempotencyKey?: string | undefined;
+}
+
+/** The options of `instances.list`. */
+export interface ListInstancesOptions extends CallOptions {
+  /** Only those that stand there, or at one of these. */
+  readonly status?: InstanceStatus | readonly InstanceStatus[] | undefined;
+  /** Only those with all of these labels. The gateway divides them by `,` and `=`: those with such in them are refused. */
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** The most instances to tell of; all of them when not given. */
+  readonly limit?: number | undefined;
+}
+
+/** The options of `instances.exec`. Undefined is the same as not given: the instance's default applies. */
+export interface ExecOptions extends CallOptions {
+  /** Environment variables, added to those of the instance. */
+  readonly envVars?: Readonly<Record<string, string>> | undefined;
+  /** The working directory; it must exist in the instance. */
+  readonly workingDir?: string | undefined;
+  /** The user: a name, `uid` or `uid:gid`. */
+  readonly user?: string | undefined;
+  /** Standard input. */
+  readonly stdin?: string | Uint8Array | undefined;
+  /** Files put into the instance before the command runs: path to content, or {@link FileInput} objects. */
+  readonly files?: Readonly<Record<string, string | Uint8Array>> | readonly FileInput[] | undefined;
+  /** Secrets: each appears as the file `/run/secrets/NAME`, readable by the command's user alone. */
+  readonly secrets?: Readonly<Record<string, string>> | undefined;
+  /** Wall time of the command in milliseconds, while the instance is not paused; the gateway's default is 30000. */
+  readonly timeoutMs?: number | undefined;
+  /** How many bytes are kept of each of stdout and stderr; the rest is read and dropped. */
+  readonly maxOutputBytes?: number | undefined;
+  /** Free words for the caller's own use; they appear in the gateway's log. */
+  readonly labels?: Readonly<Record<string, string>> | undefined;
+  /** The id of this request, sent as `x-request-id`; the gateway makes one when not given. */
+  readonly requestId?: string | undefined;
+  /**
+   * With it the same call has its effect once, however often it is sent: what is sent again gets the first answer. 1 to
+   * 255 visible ASCII characters; another call with the same key is refused.
+   */
+  readonly idempotencyKey?: string | undefined;
+}
+
+/** The options of `instances.stop`. */
+export interface StopInstanceOptions extends CallOptions {
+  /** How long its processes have after SIGTERM, in milliseconds, until they are killed: at most 60000; 0 kills them at once. The gateway's default is 5000. */
+  readonly graceMs?: number | undefined;
+}
+
+/** What `instances.setTimeout` is given. Null takes a time away; what is undefined stays. */
+export interface InstanceTimes extends CallOptions {
+  /** How long it is still there, in milliseconds. */
+  readonly ttlMs?: number | null | undefined;
+  /** How long it may be idle, in milliseconds. */
+  readonly idleTimeoutMs?: number | null | undefined;
+}
+
+/** What `instances.update` is given. What is undefined stays. */
+export interface UpdateInstanceOptions extends CallOptions {
+  /** Memory limit in MiB; not below what is in use. */
+  readonly memoryMb?: number | undefined;
+  /** CPU limit in cores. */
+  readonly cpuCores?: number | undefined;
+  /** The most processes and threads at once. */
+  readonly pidsLimit?: number | undefined;
+}
+
 /** The options of `images.list`. */
 export interface ListImagesOptions extends CallOptions {
   /** Only the image of this name or id. */
@@ -96,7 +202,7 @@ export type ArchiveSource = string | URL | Uint8Array | ReadableStream<Uint8Arra
  * How often and how patiently a call is tried again.
  *
  * Only what is safe is tried again: a connection that was never made, a refusal to start (503 `overloaded`; 429 with
- * `Retry-After`), and for GETs and calls with an `idempotencyKey` also a lost connection and 502, 503, 504 (but for
+ * `Retry-After`), and for GETs, `instances.delete` and calls with an `idempotencyKey` also a lost connection and 502, 503, 504 (but for
  * `execution_timeout`). Another execution that may have begun is never sent twice, and neither is an archive that comes
  * from a stream.
  */

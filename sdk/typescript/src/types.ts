@@ -325,3 +325,83 @@ export interface ImageProgress {
   /** How many there are, or null where that is not known. */
   readonly totalBytes: number | null;
 }
+
+/** One instance, as the gateway told of it. */
+export interface InstanceInfo {
+  /** Its id. Also its host name. */
+  readonly id: string;
+  /** The caller's name for it, or null. */
+  readonly name: string | null;
+  /** The image it was made from. */
+  readonly image: string;
+  /** The runtime it is on. */
+  readonly runtime: string;
+  /** Where it stands: `creating`, `running`, `paused`, `stopping`, `stopped` or `failed`. */
+  readonly status: string;
+  /** Why it stands there, where that does not go without saying. */
+  readonly statusReason: string | null;
+  /** When it was asked for (RFC 3339). */
+  readonly createdAt: string;
+  /** CPU limit in cores. */
+  readonly cpuCores: number;
+  /** Memory limit in MiB. */
+  readonly memoryMb: number;
+  /** The most processes and threads at once. */
+  readonly pidsLimit: number;
+  /** Disk limit in MiB, where one was asked for. */
+  readonly diskMb: number | null;
+  /** What its commands can reach. */
+  readonly network: string;
+  /** The caller's own words. */
+  readonly labels: Readonly<Record<string, string>>;
+  /** The instance that it is a branch of, or null. */
+  readonly parentId: string | null;
+  /** The snapshot that it was made from, or null. */
+  readonly snapshotId: string | null;
+  /** How long it is there, in milliseconds, as it was last set, or null. */
+  readonly ttlMs: number | null;
+  /** How long it may be idle, in milliseconds, or null. */
+  readonly idleTimeoutMs: number | null;
+  /** When its time is over (RFC 3339): the earlier of both limits as things stand now, or null. */
+  readonly expiresAt: string | null;
+  /** What becomes of it then: `delete` or `pause`. */
+  readonly onTimeout: string;
+  /** Whether a command for it resumes it when it is paused. */
+  readonly autoResume: boolean;
+}
+
+/** What an instance uses now; null where its runtime does not tell, or where it does not run. */
+export interface InstanceMetrics {
+  /** Its id. */
+  readonly instanceId: string;
+  /** Where it stands. */
+  readonly status: string;
+  /** CPU time of all of its processes since it was created or started, in microseconds. */
+  readonly cpuUs: number | null;
+  /** Memory that it holds, page cache and tmpfs included. */
+  readonly memoryBytes: number | null;
+  /** The most that it held at once. */
+  readonly memoryPeakBytes: number | null;
+  /** Its memory limit. */
+  readonly memoryLimitBytes: number;
+  /** Processes and threads. */
+  readonly pids: number | null;
+  /** The most of them at once. */
+  readonly pidsLimit: number;
+  /** What its files take, those of its image aside. */
+  readonly diskBytes: number | null;
+  /** Bytes that came in over its network, loopback aside. */
+  readonly networkReceivedBytes: number | null;
+  /** Bytes that went out. */
+  readonly networkSentBytes: number | null;
+}
+
+/** Something on the gateway's host that bears its mark and belongs to nobody. */
+export interface Leak {
+  /** The runtime that it comes from. */
+  readonly runtime: string;
+  /** What it is: `cgroup`, `process`, `directory`, `container`, ... */
+  readonly kind: string;
+  /** Its path, number or name on the host. */
+  readonly name: string;
+}

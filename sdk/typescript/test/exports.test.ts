@@ -7,7 +7,7 @@ import * as sdk from "../src/index.js";
 test("the package exports exactly these values", () => {
   expect(Object.keys(sdk).sort()).toEqual(
     `APIError ConflictError ConnectFailedError ConnectionLostError ExecuteResult ExecutionTimeoutError FaaSClient
-     FaaSError ForbiddenError GoneError ImageUnavailableError InsufficientStorageError InternalError
+     FaaSError ForbiddenError GoneError ImageUnavailableError Instance InsufficientStorageError InternalError
      InvalidRequestError MethodNotAllowedError NotFoundError OverloadedError PayloadTooLargeError QuotaExceededError
      RangeNotSatisfiableError RateLimitedError RequestTimeoutError ResponseFormatError RuntimeUnavailableError
      SandboxLostError TransportError TransportTimeoutError UnauthorizedError UnsupportedError
@@ -23,6 +23,7 @@ test("the client has these verbs", () => {
     "constructor",
     "execute",
     "health",
+    "leaks",
     "stream",
     "version",
   ]);
@@ -34,6 +35,17 @@ test("the client has these verbs", () => {
     "pull",
     "remove",
   ]);
+});
+
+test("instances and the client's member have these verbs", () => {
+  const { instances } = new sdk.FaaSClient({ baseUrl: "http://127.0.0.1:1" });
+  const changes = ["delete", "exec", "metrics", "pause", "resume", "setTimeout", "start", "stop", "update"];
+  expect(Object.getOwnPropertyNames(Object.getPrototypeOf(instances)).sort()).toEqual(
+    ["constructor", "create", "get", "list", ...changes].sort(),
+  );
+  expect(Object.getOwnPropertyNames(sdk.Instance.prototype).sort()).toEqual(
+    ["constructor", "id", "info", "name", "refresh", "status", ...changes].sort(),
+  );
 });
 
 test("the version is that of the package", () => {

@@ -73,15 +73,24 @@ test("version", async ({ client, stub }) => {
   expect(stub.seen[0]?.path).toBe("/version");
 });
 
+test("leaks", async ({ client, stub }) => {
+  const leak = { runtime: "native", kind: "cgroup", name: "/sys/fs/cgroup/x" };
+  stub.replies({ json: [leak] });
+  expect(await client.leaks()).toEqual([leak]);
+  expect(stub.seen[0]).toMatchObject({ method: "GET", path: "/api/v1/admin/leaks" });
+});
+
 test("an option that these calls do not have is refused", async ({ client }) => {
   await expect(client.health({ timeoutMs: 1 } as object)).rejects.toThrow("no option timeoutMs");
 });
 
 describe("an answer of another shape is refused with the place", () => {
-  const cases: ["health" | "capabilities" | "version", object, string][] = [
+  const cases: ["health" | "capabilities" | "leaks" | "version", object, string][] = [
     ["health", { ...HEALTH, runtimes: [] }, "/runtimes is an array, not an object"],
     ["health", { ...HEALTH, runtimes: { x: {} } }, "/runtimes/x/available is missing"],
     ["capabilities", { ...CAPABILITIES, default_image: null }, "/default_image is null, not a string"],
+    ["leaks", {}, "the body is an object, not an array"],
+    ["leaks", [{ runtime: "native", kind: "cgroup" }], "/0/name is missing"],
     ["version", { ...VERSION, guest_protocol: 1.5 }, "/guest_protocol is a number, not a whole number"],
   ];
   test.for(cases)("%s %o", async ([verb, json, words], { client, stub }) => {

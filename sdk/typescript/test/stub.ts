@@ -51,6 +51,34 @@ export function image(changes: Record<string, unknown> = {}): Record<string, unk
   };
 }
 
+/** An `Instance` with some members changed. */
+export function instance(changes: Record<string, unknown> = {}): Record<string, unknown> {
+  return {
+    id: "ins-1",
+    name: null,
+    image: "host",
+    runtime: "native",
+    status: "running",
+    status_reason: null,
+    created_at: "2026-01-02T03:04:05.678Z",
+    cpu_cores: 0.5,
+    memory_mb: 128,
+    pids_limit: 64,
+    disk_mb: null,
+    network: "none",
+    labels: {},
+    parent_id: null,
+    snapshot_id: null,
+    ttl_ms: null,
+    idle_timeout_ms: null,
+    expires_at: null,
+    on_timeout: "delete",
+    auto_resume: false,
+    resources: { cpu_cores: 0.5, memory_mb: 128, disk_mb: null },
+    ...changes,
+  };
+}
+
 /** An error body with some members changed. */
 export function problem(status: number, code: string, changes: Record<string, unknown> = {}): Record<string, unknown> {
   return {
@@ -171,8 +199,8 @@ export class StubGateway {
       return;
     }
     const status = reply.status ?? 200;
-    if (status === 204) {
-      response.writeHead(204, { "x-request-id": "req-h" }).end();
+    if (status === 202 || status === 204) {
+      response.writeHead(status, { "x-request-id": "req-h" }).end();
       return;
     }
     const body = Buffer.from(reply.body ?? JSON.stringify(reply.json));

@@ -14,7 +14,7 @@ from faas_sdk.errors import ResponseFormatError
 
 T = TypeVar("T")
 
-_NO_CONTENT = 204
+_NO_CONTENT = frozenset({202, 204})
 
 
 def answer_reader(call: Call[T], status: int, headers: Mapping[str, str]) -> WholeReader[T] | EventReader[T]:
@@ -63,7 +63,7 @@ def read_answer(call: Call[T], answer: Answer) -> T:
     if answer.status not in call.result_statuses or _is_problem(answer):
         raise api_error(answer)
     try:
-        value = None if answer.status == _NO_CONTENT else json.loads(answer.body)
+        value = None if answer.status in _NO_CONTENT else json.loads(answer.body)
     except (ValueError, RecursionError) as error:
         raise ResponseFormatError(
             f"the answer to {call.path} is not JSON ({answer.status}, "

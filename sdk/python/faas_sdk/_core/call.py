@@ -36,8 +36,8 @@ class Call(Generic[T_co]):
     path: str
     """Beneath the base URL, with a leading slash."""
     read: Callable[[object, Mapping[str, str]], T_co]
-    """Makes the result from the parsed JSON (None where the answer is 204, which has none) and the answer's headers
-    (by lower-case name); raises :class:`faas_sdk._core.decode.DecodeError`."""
+    """Makes the result from the parsed JSON (None where the answer is 202 or 204, which have none) and the answer's
+    headers (by lower-case name); raises :class:`faas_sdk._core.decode.DecodeError`."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Upload | None = None
     """JSON, where `headers` does not say otherwise."""
@@ -49,11 +49,13 @@ class Call(Generic[T_co]):
     """What applies where neither the call nor the client says."""
     result_statuses: frozenset[int] = frozenset({200})
     """The statuses whose body is a result."""
+    idempotent: bool = False
+    """Whether it does nothing and is no error when it has been done before."""
 
     @property
     def repeatable(self) -> bool:
         """Whether sending it twice does no more than sending it once."""
-        return self.method == "GET" or self.keyed
+        return self.method == "GET" or self.idempotent or self.keyed
 
     @property
     def keyed(self) -> bool:

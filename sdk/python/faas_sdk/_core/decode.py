@@ -40,6 +40,13 @@ class Members:
         """A whole number, or null or absent."""
         return None if self.raw.get(name) is None else self.integer(name)
 
+    def number(self, name: str) -> float:
+        """A number."""
+        value = self._present(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise DecodeError(f"{self._where(name)} is {_kind(value)}, not a number")
+        return float(value)
+
     def boolean(self, name: str) -> bool:
         """True or false."""
         return self._typed(name, bool, "a boolean")

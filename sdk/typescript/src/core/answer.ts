@@ -5,7 +5,7 @@ import type { Answer, Call } from "./call.js";
 import { DecodeError } from "./decode.js";
 import { apiError } from "./problem.js";
 
-const NO_CONTENT = 204;
+const NO_CONTENT: readonly number[] = [202, 204];
 
 /**
  * The call's result.
@@ -24,7 +24,7 @@ export function readAnswer<T>(call: Call<T>, answer: Answer): T {
   if (!call.resultStatuses.includes(answer.status) || isProblem(answer)) {
     throw apiError(answer);
   }
-  const value = answer.status === NO_CONTENT ? null : parsed(call, answer);
+  const value = NO_CONTENT.includes(answer.status) ? null : parsed(call, answer);
   try {
     return call.read(value, answer.headers);
   } catch (error) {

@@ -24,7 +24,7 @@ export interface Reading {
 
 /** A request, and how to read the answer to it. */
 export interface Call<T> {
-  readonly method: "GET" | "POST" | "DELETE";
+  readonly method: "GET" | "POST" | "PATCH" | "DELETE";
   /** Beneath the base URL, with a leading slash. */
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
@@ -39,7 +39,9 @@ export interface Call<T> {
   readonly signal: AbortSignal | undefined;
   /** The statuses whose body is a result. */
   readonly resultStatuses: readonly number[];
-  /** Makes the result from the parsed JSON (null where the answer is 204, which has none); throws a `DecodeError`. */
+  /** Whether it does nothing and is no error when it has been done before. */
+  readonly idempotent?: boolean;
+  /** Makes the result from the parsed JSON (null where the answer is 202 or 204, which have none); throws a `DecodeError`. */
   readonly read: (value: unknown, headers: Headers) => T;
 }
 
@@ -52,7 +54,7 @@ export interface Answer {
 
 /** Whether sending it twice does no more than sending it once. */
 export function isRepeatable(call: Call<unknown>): boolean {
-  return call.method === "GET" || isKeyed(call);
+  return call.method === "GET" || call.idempotent === true || isKeyed(call);
 }
 
 /** The header of an idempotency key. */

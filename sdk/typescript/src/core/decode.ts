@@ -46,6 +46,15 @@ export class Members {
     return (this.raw[name] ?? null) === null ? null : this.integer(name);
   }
 
+  /** A number. */
+  number(name: string): number {
+    const value = this.#present(name);
+    if (typeof value !== "number") {
+      throw this.#wrong(name, value, "a number");
+    }
+    return value;
+  }
+
   /** True or false. */
   boolean(name: string): boolean {
     const value = this.#present(name);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use faas_guest_protocol::Program;
-use faas_types::{InstanceId, RuntimeChoice};
+use faas_types::{InstanceId, OnTimeout, RuntimeChoice};
 use tokio_util::sync::CancellationToken;
 
 use super::data::{InstanceInfo, NewInstance, now_ms};
@@ -96,9 +96,11 @@ impl Instances {
         drop(place);
         let made = async {
             let sandbox = self.bear(&live, &spec, None).await?;
+            let pausable = self.can_be_paused(&live, &sandbox).await;
             let put = self.put_files(&live, &sandbox, files).await;
             // From here on whoever removes the instance ends it.
             self.settle_in(&live, sandbox).await;
+            pausable?;
             put?;
             if live.doomed.is_cancelled() {
                 return Err(deleted_meanwhile());
@@ -181,6 +183,17 @@ impl Instances {
                 tracing::error!(instance = %live.info().id, %error, "an instance cannot be watched");
             }
         }
+    }
+
+    /// Whether one that is to be paused when its time is over can be: where not, that is said at once and not then.
+    async fn can_be_paused(&self, live: &Live, sandbox: &SandboxHandle) -> Result<(), EngineError> {
+        let info = live.info();
+        if info.times.on_timeout != OnTimeout::Pause {
+            return Ok(());
+        }
+        let backend = self.backend(info.runtime)?;
+        backend.pause(sandbox).await?;
+        Ok(backend.resume(sandbox).await?)
     }
 
     async fn put_files(

@@ -46,14 +46,14 @@ def execute(
 ) -> Call[ExecuteResult]:
     """The call for one command; see :class:`faas_sdk.options.ExecuteOptions` for what each argument means."""
     body: dict[str, Any] = {
-        "command": _command(command),
+        "command": checked_command(command),
         "image": image,
         "runtime": runtime,
         "env_vars": None if env_vars is None else dict(env_vars),
         "working_dir": working_dir,
         "user": user,
-        **_text_or_base64("stdin", stdin),
-        "files": None if files is None else [_file(entry) for entry in _entries(files)],
+        **text_or_base64("stdin", stdin),
+        "files": file_entries(files),
         "secrets": None if secrets is None else dict(secrets),
         "timeout_ms": timeout_ms,
         "memory_mb": memory_mb,
@@ -64,15 +64,13 @@ def execute(
         "max_output_bytes": max_output_bytes,
         "labels": None if labels is None else dict(labels),
     }
-    given = {name: value for name, value in body.items() if value is not None}
-    command_timeout_ms = DEFAULT_TIMEOUT_MS if timeout_ms is None else max(timeout_ms, 0)
     return Call(
         method="POST",
         path="/api/v1/execute",
         headers=given_headers({"x-request-id": request_id, IDEMPOTENCY_KEY: idempotency_key}),
-        body=json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(),
+        body=encoded(body),
         http_timeout_s=http_timeout_s,
-        default_http_timeout_s=command_timeout_ms / 1000 + HTTP_MARGIN_S,
+        default_http_timeout_s=patience_s(timeout_ms),
         read=lambda value, _headers: read_execution(value),
     )
 
@@ -93,6 +91,21 @@ def stream(command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> C
         default_http_timeout_s=call.default_http_timeout_s,
         read=no_document,
     )
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """JSON of those members that are not None.
+
+    Raises:
+        ValueError: something in it cannot be JSON.
+    """
+    given = {name: value for name, value in body.items() if value is not None}
+    return json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def patience_s(timeout_ms: int | None) -> float:
+    """How long the answer to a command of this timeout is waited for, in seconds."""
+    return (DEFAULT_TIMEOUT_MS if timeout_ms is None else max(timeout_ms, 0)) / 1000 + HTTP_MARGIN_S
 
 
 def read_execution(value: object) -> ExecuteResult:
@@ -173,7 +186,12 @@ def _base64(members: Members, name: str) -> str | None:
     return encoded
 
 
-def _command(command: object) -> str | list[str]:
+def checked_command(command: object) -> str | list[str]:
+    """The member ``command``.
+
+    Raises:
+        TypeError: it is none.
+    """
     match command:
         case str():
             return command
@@ -184,20 +202,32 @@ def _command(command: object) -> str | list[str]:
     raise TypeError("command is a string or a sequence of strings")
 
 
-def _entries(files: Mapping[str, str | bytes] | Sequence[File]) -> Sequence[File]:
+def file_entries(files: Mapping[str, str | bytes] | Sequence[File] | None) -> list[dict[str, str]] | None:
+    """The member ``files``.
+
+    Raises:
+        TypeError: a file's content is neither text nor bytes.
+    """
+    if files is None:
+        return None
     if isinstance(files, Mapping):
-        return [File(path=path, content=content) for path, content in files.items()]
-    return files
+        files = [File(path=path, content=content) for path, content in files.items()]
+    return [_file(entry) for entry in files]
 
 
 def _file(file: File) -> dict[str, str]:
-    entry = {"path": file.path, **_text_or_base64("content", file.content)}
+    entry = {"path": file.path, **text_or_base64("content", file.content)}
     if file.mode is not None:
         entry["mode"] = f"{file.mode:04o}" if isinstance(file.mode, int) else file.mode
     return entry
 
 
-def _text_or_base64(name: str, value: object) -> dict[str, str]:
+def text_or_base64(name: str, value: object) -> dict[str, str]:
+    """The member for text, or the one beside it for bytes.
+
+    Raises:
+        TypeError: it is neither.
+    """
     match value:
         case None:
             return {}

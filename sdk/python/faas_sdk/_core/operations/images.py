@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from urllib.parse import urlencode
 
 from faas_sdk._core.call import IDEMPOTENCY_KEY, Call, Upload
-from faas_sdk._core.decode import DecodeError, Members, each
+from faas_sdk._core.decode import DecodeError, Members
 from faas_sdk._core.headers import given_headers
+from faas_sdk._core.pages import Listing, with_query
 from faas_sdk.types import ImageInfo, ImageProgress
 
 PATH = "/api/v1/images"
@@ -17,61 +16,12 @@ PATH = "/api/v1/images"
 HTTP_TIMEOUT_S = 1860.0
 """How long adding an image may take: the gateway's own limit for a pull (30 min by default), and a minute."""
 
-LARGEST_PAGE = 1000
-"""The most images that the gateway tells of at once."""
-
 OnProgress = Callable[[ImageProgress], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """A part of the list."""
-
-    images: tuple[ImageInfo, ...]
-    next_cursor: str | None
-    """What the next page is asked for with, or None where this is the last one."""
-
-
-class Listing:
-    """The list, page by page: asks for the next one until there is none or there are enough images."""
-
-    def __init__(self, name: str | None, limit: int | None) -> None:
-        self._name = name
-        self._limit = limit
-        self._cursor: str | None = None
-        self._ended = False
-        self._found: list[ImageInfo] = []
-
-    def next_call(self) -> Call[Page] | None:
-        """The call for the next page, or None when there is none to ask for."""
-        if self._ended:
-            return None
-        left = None if self._limit is None else min(self._limit - len(self._found), LARGEST_PAGE)
-        return page(self._name, left, self._cursor)
-
-    def add(self, found: Page) -> None:
-        """Takes the answer to that call."""
-        self._found += found.images
-        enough = self._limit is not None and len(self._found) >= self._limit
-        self._cursor, self._ended = found.next_cursor, found.next_cursor is None or enough
-
-    def images(self) -> tuple[ImageInfo, ...]:
-        """All that were found."""
-        return tuple(self._found)
-
-
-def page(name: str | None, limit: int | None, cursor: str | None) -> Call[Page]:
-    """One page of the list."""
-
-    def read(value: object, headers: Mapping[str, str]) -> Page:
-        images = tuple(read_image(members) for members in each(value))
-        next_cursor = headers.get("x-next-cursor")
-        if next_cursor is not None and (not images or next_cursor == cursor):
-            raise DecodeError("there is a next page, and it is this one again")
-        return Page(images=images, next_cursor=next_cursor)
-
-    asked = {"name": None if name is None else _checked(name), "limit": limit, "cursor": cursor}
-    return Call(method="GET", path=_path(asked), read=read)
+def listing(name: str | None, limit: int | None) -> Listing[ImageInfo]:
+    """The images of the store, page by page."""
+    return Listing(PATH, {"name": None if name is None else _checked(name)}, limit, read_image)
 
 
 def pull(
@@ -99,7 +49,7 @@ def import_archive(
     """Add the images of an archive."""
     return Call(
         method="POST",
-        path=_path({"name": None if name is None else _checked(name)}),
+        path=with_query(PATH, {"name": None if name is None else _checked(name)}),
         headers={"content-type": "application/octet-stream"} | _accepted(on_progress),
         body=archive,
         http_timeout_s=http_timeout_s,
@@ -114,7 +64,7 @@ def remove(name: str) -> Call[None]:
     """Remove a name, or an image with all its names."""
     return Call(
         method="DELETE",
-        path=_path({"name": _checked(name)}),
+        path=with_query(PATH, {"name": _checked(name)}),
         result_statuses=frozenset({204}),
         read=lambda _value, _headers: None,
     )
@@ -159,11 +109,6 @@ def _read_pulled(value: object, headers: Mapping[str, str]) -> ImageInfo:
 
 def _accepted(on_progress: OnProgress | None) -> dict[str, str]:
     return {} if on_progress is None else {"accept": "application/x-ndjson"}
-
-
-def _path(parameters: Mapping[str, str | int | None]) -> str:
-    given = {name: value for name, value in parameters.items() if value is not None}
-    return f"{PATH}?{urlencode(given)}" if given else PATH
 
 
 def _checked(name: object) -> str:

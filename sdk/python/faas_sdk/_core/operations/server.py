@@ -1,14 +1,15 @@
-"""What the gateway says of itself: ``/api/v1/capabilities``, ``/health``, ``/version``."""
+"""What the gateway says of itself: ``/api/v1/capabilities``, ``/api/v1/admin/leaks``, ``/health``, ``/version``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from faas_sdk._core.call import Call
-from faas_sdk._core.decode import Members
+from faas_sdk._core.decode import Members, each
 from faas_sdk.types import (
     Capabilities,
     Health,
+    Leak,
     LimitsSupport,
     RuntimeCapabilities,
     RuntimeHealth,
@@ -31,6 +32,18 @@ def health() -> Call[Health]:
 def version() -> Call[VersionInfo]:
     """The gateway's versions."""
     return Call(method="GET", path="/version", read=_read_version)
+
+
+def leaks() -> Call[tuple[Leak, ...]]:
+    """What is on the gateway's host with its mark and belongs to nobody."""
+    return Call(method="GET", path="/api/v1/admin/leaks", read=_read_leaks)
+
+
+def _read_leaks(value: object, _headers: Mapping[str, str]) -> tuple[Leak, ...]:
+    return tuple(
+        Leak(runtime=members.string("runtime"), kind=members.string("kind"), name=members.string("name"))
+        for members in each(value)
+    )
 
 
 def _read_capabilities(value: object, _headers: Mapping[str, str]) -> Capabilities:

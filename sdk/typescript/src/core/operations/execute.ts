@@ -50,23 +50,19 @@ export const OPTION_NAMES: readonly string[] = NONE_MISSING && [...Object.keys(M
  */
 export function execute(command: string | readonly string[], options: ExecuteOptions): Call<ExecuteResult> {
   refuseUnknown(options);
-  const body: Record<string, unknown> = { command: checkedCommand(command) };
-  for (const [name, member] of Object.entries(MEMBERS)) {
-    const value = options[name as keyof typeof MEMBERS];
-    if (typeof value === "number" && !Number.isFinite(value)) {
-      throw new RangeError(`${name} is ${value}, which JSON cannot carry`);
-    }
-    body[member] = value;
-  }
-  Object.assign(body, textOrBase64("stdin", options.stdin));
-  body.files = options.files === undefined ? undefined : entries(options.files).map(wireFile);
+  const body = {
+    command: checkedCommand(command),
+    ...members(options, MEMBERS),
+    ...textOrBase64("stdin", options.stdin),
+    files: wireFiles(options.files),
+  };
   return {
     method: "POST",
     path: "/api/v1/execute",
     headers: givenHeaders({ "x-request-id": options.requestId, [IDEMPOTENCY_KEY]: options.idempotencyKey }),
     body: JSON.stringify(body),
     httpTimeoutMs: checkedHttpTimeoutMs(options.httpTimeoutMs),
-    defaultHttpTimeoutMs: Math.max(options.timeoutMs ?? DEFAULT_TIMEOUT_MS, 0) + HTTP_MARGIN_MS,
+    defaultHttpTimeoutMs: patienceMs(options.timeoutMs),
     signal: options.signal,
     resultStatuses: [200],
     read: readExecution,
@@ -83,6 +79,27 @@ export function stream(command: string | readonly string[], options: ExecuteOpti
       throw new DecodeError("the answer is one document and no stream of events");
     },
   };
+}
+
+/** Options that are members of a body as they are, under the names that they have there. */
+export function members<K extends string>(
+  options: { readonly [name in NoInfer<K>]?: unknown },
+  names: Readonly<Record<K, string>>,
+): Record<string, unknown> {
+  const body: Record<string, unknown> = {};
+  for (const name of Object.keys(names) as K[]) {
+    const value = options[name];
+    if (typeof value === "number" && !Number.isFinite(value)) {
+      throw new RangeError(`${name} is ${value}, which JSON cannot carry`);
+    }
+    body[names[name]] = value;
+  }
+  return body;
+}
+
+/** How long the answer to a command of this timeout is waited for, in milliseconds. */
+export function patienceMs(timeoutMs: number | undefined): number {
+  return Math.max(timeoutMs ?? DEFAULT_TIMEOUT_MS, 0) + HTTP_MARGIN_MS;
 }
 
 /** An `ExecuteResponse`, or a `DecodeError`. */
@@ -149,7 +166,8 @@ function refuseUnknown(options: ExecuteOptions): void {
   }
 }
 
-function checkedCommand(command: unknown): string | string[] {
+/** The member `command`, or a TypeError. */
+export function checkedCommand(command: unknown): string | string[] {
   if (typeof command === "string") {
     return command;
   }
@@ -159,8 +177,15 @@ function checkedCommand(command: unknown): string | string[] {
   throw new TypeError("command is a string or an array of strings");
 }
 
-function entries(files: NonNullable<ExecuteOptions["files"]>): readonly FileInput[] {
-  return Array.isArray(files) ? files : Object.entries(files).map(([path, content]) => ({ path, content }));
+/** The member `files`. */
+export function wireFiles(files: ExecuteOptions["files"]): Record<string, string>[] | undefined {
+  if (files === undefined) {
+    return undefined;
+  }
+  const entries: readonly FileInput[] = Array.isArray(files)
+    ? files
+    : Object.entries(files).map(([path, content]) => ({ path, content }));
+  return entries.map(wireFile);
 }
 
 function wireFile(file: FileInput): Record<string, string> {
@@ -171,7 +196,8 @@ function wireFile(file: FileInput): Record<string, string> {
   return entry;
 }
 
-function textOrBase64(name: string, value: unknown): Record<string, string> {
+/** The member for text, or the one beside it for bytes; a TypeError where it is neither. */
+export function textOrBase64(name: string, value: unknown): Record<string, string> {
   if (value === undefined) {
     return {};
   }

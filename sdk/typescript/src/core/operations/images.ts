@@ -1,10 +1,16 @@
 // `/api/v1/images`: the gateway's image store.
 
-import type { AddImageOptions, CallOptions, ImportImageOptions, ListImagesOptions, PullImageOptions } from "../../options.js";
+import type {
+  AddImageOptions,
+  CallOptions,
+  ImportImageOptions,
+  ListImagesOptions,
+  PullImageOptions,
+} from "../../options.js";
 import type { ImageInfo } from "../../types.js";
 import { type Call, IDEMPOTENCY_KEY, type Upload } from "../call.js";
 import { checkedHttpTimeoutMs, refuseUnknown } from "../config.js";
-import { DecodeError, each, Members } from "../decode.js";
+import { DecodeError, Members } from "../decode.js";
 import { givenHeaders } from "../headers.js";
 
 const PATH = "/api/v1/images";
@@ -12,31 +18,11 @@ const PATH = "/api/v1/images";
 /** How long adding an image may take: the gateway's own limit for a pull (30 min by default), and a minute. */
 const HTTP_TIMEOUT_MS = 1_860_000;
 
-/** The most images that the gateway tells of at once. */
-const LARGEST_PAGE = 1000;
-
-/** A part of the list. */
-interface Page {
-  readonly images: readonly ImageInfo[];
-  /** What the next page is asked for with, or null where this is the last one. */
-  readonly nextCursor: string | null;
-}
-
-/** The images of the store, page by page until there is none left or there are enough. */
-export async function list(
-  options: ListImagesOptions,
-  send: (call: Call<Page>) => Promise<Page>,
-): Promise<ImageInfo[]> {
+/** The images of the store. */
+export function listed(options: ListImagesOptions): Listed<ImageInfo> {
   refuseUnknown(options, ["name", "limit", "httpTimeoutMs", "signal"]);
-  const found: ImageInfo[] = [];
-  let cursor: string | null = null;
-  do {
-    const left = options.limit === undefined ? undefined : Math.min(options.limit - found.length, LARGEST_PAGE);
-    const answer: Page = await send(page(options, left, cursor));
-    found.push(...answer.images);
-    cursor = answer.nextCursor;
-  } while (cursor !== null && (options.limit === undefined || found.length < options.limit));
-  return found;
+  const asked = { name: options.name === undefined ? undefined : checkedName(options.name) };
+  return { path: PATH, asked, options, read: readImage };
 }
 
 /** Fetch an image from its registry. */
@@ -64,7 +50,10 @@ export function pull(name: string, options: PullImageOptions): Call<ImageInfo> {
 /** Add the images of an archive. */
 export function importArchive(archive: Upload, options: ImportImageOptions): Call<ImageInfo[]> {
   refuseUnknown(options, ["name", "onProgress", "httpTimeoutMs", "signal"]);
-  const call = adding(path({ name: options.name === undefined ? undefined : checkedName(options.name) }), options);
+  const call = adding(
+    withQuery(PATH, { name: options.name === undefined ? undefined : checkedName(options.name) }),
+    options,
+  );
   return {
     ...call,
     headers: { ...call.headers, "content-type": "application/octet-stream" },
@@ -78,7 +67,7 @@ export function remove(name: string, options: CallOptions): Call<void> {
   refuseUnknown(options, ["httpTimeoutMs", "signal"]);
   return {
     method: "DELETE",
-    path: path({ name: checkedName(name) }),
+    path: withQuery(PATH, { name: checkedName(name) }),
     headers: {},
     httpTimeoutMs: checkedHttpTimeoutMs(options.httpTimeoutMs),
     defaultHttpTimeoutMs: 30_000,
@@ -88,31 +77,9 @@ export function remove(name: string, options: CallOptions): Call<void> {
   };
 }
 
-function page(options: ListImagesOptions, limit: number | undefined, cursor: string | null): Call<Page> {
-  return {
-    method: "GET",
-    path: path({
-      name: options.name === undefined ? undefined : checkedName(options.name),
-      limit: limit === undefined ? undefined : String(limit),
-      cursor: cursor ?? undefined,
-    }),
-    headers: {},
-    httpTimeoutMs: checkedHttpTimeoutMs(options.httpTimeoutMs),
-    defaultHttpTimeoutMs: 30_000,
-    signal: options.signal,
-    resultStatuses: [200],
-    read: (value, headers) => {
-      const images = each(value).map(readImage);
-      const nextCursor = headers.get("x-next-cursor");
-      if (nextCursor !== null && (images.length === 0 || nextCursor === cursor)) {
-        throw new DecodeError("there is a next page, and it is this one again");
-      }
-      return { images, nextCursor };
-    },
-  };
-}
-
 /** What pull and import have in common. */
+import { type Listed, withQuery } from "../pages.js";
+
 function adding(to: string, options: AddImageOptions): Omit<Call<unknown>, "read" | "body"> {
   return {
     method: "POST",
@@ -148,11 +115,6 @@ function readImage(members: Members): ImageInfo {
     entrypoint: members.strings("entrypoint"),
     cmd: members.strings("cmd"),
   };
-}
-
-function path(parameters: Readonly<Record<string, string | undefined>>): string {
-  const given = Object.entries(parameters).filter((entry): entry is [string, string] => entry[1] !== undefined);
-  return given.length === 0 ? PATH : `${PATH}?${new URLSearchParams(given)}`;
 }
 
 function checkedName(name: unknown): string {

@@ -1,9 +1,10 @@
-// What the gateway says of itself: `/api/v1/capabilities`, `/health`, `/version`.
+// What the gateway says of itself: `/api/v1/capabilities`, `/api/v1/admin/leaks`, `/health`, `/version`.
 
 import type { CallOptions } from "../../options.js";
 import type {
   Capabilities,
   Health,
+  Leak,
   RuntimeCapabilities,
   RuntimeHealth,
   StoreHealth,
@@ -12,7 +13,7 @@ import type {
 } from "../../types.js";
 import type { Call } from "../call.js";
 import { checkedHttpTimeoutMs, refuseUnknown } from "../config.js";
-import { Members } from "../decode.js";
+import { each, Members } from "../decode.js";
 
 /** What every runtime can do. */
 export function capabilities(options: CallOptions): Call<Capabilities> {
@@ -46,11 +47,30 @@ export function version(options: CallOptions): Call<VersionInfo> {
   }));
 }
 
+/** What is on the gateway's host with its mark and belongs to nobody. */
+export function leaks(options: CallOptions): Call<Leak[]> {
+  const read = (members: Members): Leak => ({
+    runtime: members.string("runtime"),
+    kind: members.string("kind"),
+    name: members.string("name"),
+  });
+  return getValue("/api/v1/admin/leaks", options, [200], (value) => each(value).map(read));
+}
+
 function get<T>(
   path: string,
   options: CallOptions,
   resultStatuses: readonly number[],
   read: (members: Members) => T,
+): Call<T> {
+  return getValue(path, options, resultStatuses, (value) => read(new Members(value)));
+}
+
+function getValue<T>(
+  path: string,
+  options: CallOptions,
+  resultStatuses: readonly number[],
+  read: (value: unknown) => T,
 ): Call<T> {
   refuseUnknown(options, ["httpTimeoutMs", "signal"]);
   return {
@@ -61,7 +81,7 @@ function get<T>(
     defaultHttpTimeoutMs: 30_000,
     signal: options.signal,
     resultStatuses,
-    read: (value) => read(new Members(value)),
+    read,
   };
 }
 

@@ -1,0 +1,290 @@
+"""``/api/v1/instances``: sandboxes that outlive one request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any
+from urllib.parse import quote
+
+from faas_sdk._core.call import IDEMPOTENCY_KEY, Call
+from faas_sdk._core.decode import Members
+from faas_sdk._core.headers import given_headers
+from faas_sdk._core.operations.execute import (
+    checked_command,
+    encoded,
+    file_entries,
+    patience_s,
+    read_execution,
+    text_or_base64,
+)
+from faas_sdk._core.pages import Listing
+from faas_sdk.options import InstanceStatus, Network, OnTimeout, RuntimeChoice
+from faas_sdk.types import ExecuteResult, File, InstanceInfo, InstanceMetrics
+
+PATH = "/api/v1/instances"
+
+CREATE_TIMEOUT_S = 1860.0
+"""How long making one may take: the gateway's own limit for a pull of its image (30 min by default), and a minute."""
+
+CHANGE_TIMEOUT_S = 150.0
+"""How long a change of state may take: the longest grace of a stop (60 s), that of one before it, and the rest."""
+
+
+class Given(Enum):
+    """Stands for an argument that was not given, where None says something."""
+
+    NOT = "not given"
+
+
+def create(
+    *,
+    image: str | None = None,
+    name: str | None = None,
+    runtime: RuntimeChoice | None = None,
+    env_vars: Mapping[str, str] | None = None,
+    working_dir: str | None = None,
+    user: str | None = None,
+    files: Mapping[str, str | bytes] | Sequence[File] | None = None,
+    memory_mb: int | None = None,
+    cpu_cores: float | None = None,
+    pids_limit: int | None = None,
+    disk_mb: int | None = None,
+    network: Network | None = None,
+    ttl_ms: int | None = None,
+    idle_timeout_ms: int | None = None,
+    on_timeout: OnTimeout | None = None,
+    auto_resume: bool | None = None,
+    labels: Mapping[str, str] | None = None,
+    idempotency_key: str | None = None,
+    http_timeout_s: float | None = None,
+) -> Call[InstanceInfo]:
+    """The call for a new instance; see :class:`faas_sdk.options.CreateInstanceOptions` for what each argument means."""
+    body: dict[str, Any] = {
+        "image": image,
+        "name": name,
+        "runtime": runtime,
+        "env_vars": None if env_vars is None else dict(env_vars),
+        "working_dir": working_dir,
+        "user": user,
+        "files": file_entries(files),
+        "memory_mb": memory_mb,
+        "cpu_cores": cpu_cores,
+        "pids_limit": pids_limit,
+        "disk_mb": disk_mb,
+        "network": network,
+        "ttl_ms": ttl_ms,
+        "idle_timeout_ms": idle_timeout_ms,
+        "on_timeout": on_timeout,
+        "auto_resume": auto_resume,
+        "labels": None if labels is None else dict(labels),
+    }
+    return Call(
+        method="POST",
+        path=PATH,
+        headers=given_headers({IDEMPOTENCY_KEY: idempotency_key}),
+        body=encoded(body),
+        http_timeout_s=http_timeout_s,
+        default_http_timeout_s=CREATE_TIMEOUT_S,
+        result_statuses=frozenset({201}),
+        read=_read,
+    )
+
+
+def listing(
+    status: InstanceStatus | Sequence[InstanceStatus] | None, labels: Mapping[str, str] | None, limit: int | None
+) -> Listing[InstanceInfo]:
+    """The instances, page by page.
+
+    Raises:
+        ValueError: a label that a filter cannot express.
+    """
+    statuses = [status] if isinstance(status, str) else status
+    asked = {
+        "status": None if statuses is None else ",".join(statuses),
+        "label": None if labels is None else ",".join(_label(key, value) for key, value in labels.items()),
+    }
+    return Listing(PATH, {name: value or None for name, value in asked.items()}, limit, read_instance)
+
+
+def get(instance_id: str) -> Call[InstanceInfo]:
+    """One instance."""
+    return Call(method="GET", path=_path(instance_id), read=_read)
+
+
+def delete(instance_id: str) -> Call[None]:
+    """Remove an instance. Once more is no error."""
+    return Call(
+        method="DELETE",
+        path=_path(instance_id),
+        result_statuses=frozenset({202, 204}),
+        idempotent=True,
+        read=lambda _value, _headers: None,
+    )
+
+
+def execute(
+    instance_id: str,
+    command: str | Sequence[str],
+    *,
+    env_vars: Mapping[str, str] | None = None,
+    working_dir: str | None = None,
+    user: str | None = None,
+    stdin: str | bytes | None = None,
+    files: Mapping[str, str | bytes] | Sequence[File] | None = None,
+    secrets: Mapping[str, str] | None = None,
+    timeout_ms: int | None = None,
+    max_output_bytes: int | None = None,
+    labels: Mapping[str, str] | None = None,
+    request_id: str | None = None,
+    idempotency_key: str | None = None,
+    http_timeout_s: float | None = None,
+) -> Call[ExecuteResult]:
+    """The call for one command in an instance; see :class:`faas_sdk.options.ExecOptions` for the arguments."""
+    body: dict[str, Any] = {
+        "command": checked_command(command),
+        "env_vars": None if env_vars is None else dict(env_vars),
+        "working_dir": working_dir,
+        "user": user,
+        **text_or_base64("stdin", stdin),
+        "files": file_entries(files),
+        "secrets": None if secrets is None else dict(secrets),
+        "timeout_ms": timeout_ms,
+        "max_output_bytes": max_output_bytes,
+        "labels": None if labels is None else dict(labels),
+    }
+    return Call(
+        method="POST",
+        path=_path(instance_id, "/exec"),
+        headers=given_headers({"x-request-id": request_id, IDEMPOTENCY_KEY: idempotency_key}),
+        body=encoded(body),
+        http_timeout_s=http_timeout_s,
+        default_http_timeout_s=patience_s(timeout_ms),
+        read=lambda value, _headers: read_execution(value),
+    )
+
+
+def stop(instance_id: str, grace_ms: int | None) -> Call[InstanceInfo]:
+    """End its processes and keep its files."""
+    return _change(instance_id, "/stop", {} if grace_ms is None else {"grace_ms": grace_ms})
+
+
+def start(instance_id: str) -> Call[InstanceInfo]:
+    """Make its sandbox again, over its files."""
+    return _change(instance_id, "/start", {})
+
+
+def pause(instance_id: str) -> Call[InstanceInfo]:
+    """Stop its processes where they are."""
+    return _change(instance_id, "/pause", {})
+
+
+def resume(instance_id: str) -> Call[InstanceInfo]:
+    """Let its processes go on."""
+    return _change(instance_id, "/resume", {})
+
+
+def set_timeout(
+    instance_id: str, ttl_ms: int | Given | None, idle_timeout_ms: int | Given | None
+) -> Call[InstanceInfo]:
+    """Give it other times, from now on. None takes a time away."""
+    asked = {"ttl_ms": ttl_ms, "idle_timeout_ms": idle_timeout_ms}
+    return _change(instance_id, "/timeout", {name: ms for name, ms in asked.items() if ms is not Given.NOT})
+
+
+def update(
+    instance_id: str, memory_mb: int | None, cpu_cores: float | None, pids_limit: int | None
+) -> Call[InstanceInfo]:
+    """Give it other limits."""
+    body = {"memory_mb": memory_mb, "cpu_cores": cpu_cores, "pids_limit": pids_limit}
+    return Call(
+        method="PATCH",
+        path=_path(instance_id),
+        body=encoded(body),
+        default_http_timeout_s=CHANGE_TIMEOUT_S,
+        read=_read,
+    )
+
+
+def metrics(instance_id: str) -> Call[InstanceMetrics]:
+    """What it uses now."""
+    return Call(method="GET", path=_path(instance_id, "/metrics"), read=_read_metrics)
+
+
+def read_instance(members: Members) -> InstanceInfo:
+    """An ``Instance``.
+
+    Raises:
+        DecodeError: it is not one.
+    """
+    return InstanceInfo(
+        id=members.string("id"),
+        name=members.optional_string("name"),
+        image=members.string("image"),
+        runtime=members.string("runtime"),
+        status=members.string("status"),
+        status_reason=members.optional_string("status_reason"),
+        created_at=members.string("created_at"),
+        cpu_cores=members.number("cpu_cores"),
+        memory_mb=members.integer("memory_mb"),
+        pids_limit=members.integer("pids_limit"),
+        disk_mb=members.optional_integer("disk_mb"),
+        network=members.string("network"),
+        labels=members.string_map("labels"),
+        parent_id=members.optional_string("parent_id"),
+        snapshot_id=members.optional_string("snapshot_id"),
+        ttl_ms=members.optional_integer("ttl_ms"),
+        idle_timeout_ms=members.optional_integer("idle_timeout_ms"),
+        expires_at=members.optional_string("expires_at"),
+        on_timeout=members.string("on_timeout"),
+        auto_resume=members.boolean("auto_resume"),
+        raw=members.raw,
+    )
+
+
+def _read(value: object, _headers: Mapping[str, str]) -> InstanceInfo:
+    return read_instance(Members(value))
+
+
+def _read_metrics(value: object, _headers: Mapping[str, str]) -> InstanceMetrics:
+    members = Members(value)
+    return InstanceMetrics(
+        instance_id=members.string("instance_id"),
+        status=members.string("status"),
+        cpu_us=members.optional_integer("cpu_us"),
+        memory_bytes=members.optional_integer("memory_bytes"),
+        memory_peak_bytes=members.optional_integer("memory_peak_bytes"),
+        memory_limit_bytes=members.integer("memory_limit_bytes"),
+        pids=members.optional_integer("pids"),
+        pids_limit=members.integer("pids_limit"),
+        disk_bytes=members.optional_integer("disk_bytes"),
+        network_received_bytes=members.optional_integer("network_received_bytes"),
+        network_sent_bytes=members.optional_integer("network_sent_bytes"),
+        raw=members.raw,
+    )
+
+
+def _change(instance_id: str, verb: str, body: Mapping[str, int | Given | None]) -> Call[InstanceInfo]:
+    return Call(
+        method="POST",
+        path=_path(instance_id, verb),
+        body=json.dumps(body).encode(),
+        default_http_timeout_s=CHANGE_TIMEOUT_S,
+        read=_read,
+    )
+
+
+def _path(instance_id: object, verb: str = "") -> str:
+    if not isinstance(instance_id, str):
+        raise TypeError(f"instance_id is a string, not {type(instance_id).__name__}")
+    # These would lead to another path.
+    if instance_id in ("", ".", ".."):
+        raise ValueError(f"instance_id is {instance_id!r}, which is no id")
+    return f"{PATH}/{quote(instance_id, safe='')}{verb}"
+
+
+def _label(key: str, value: str) -> str:
+    if "," in key + value or "=" in key:
+        raise ValueError(f"the list cannot be asked for the label {key!r}: {value!r}, since ',' and '=' divide it")
+    return f"{key}={value}"

@@ -1,0 +1,111 @@
+"""What tests of instances share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faas_sdk import FaaSClient, FaaSError, Instance, SandboxLostError
+
+import leftovers
+
+OPERATIONS = ("exec", "stop", "start", "pause", "resume", "update")
+"""In the order in which a refusal names them."""
+
+LEGAL = {
+    "running": {"exec", "stop", "pause", "update"},
+    "paused": {"stop", "resume"},
+    "stopped": {"start"},
+    "failed": {"start"},
+}
+"""What can be asked of an instance that stands there, besides to be deleted."""
+
+ALREADY = {"running": {"start", "resume"}, "paused": {"pause"}, "stopped": {"stop"}, "failed": set()}
+"""What leads to where it stands: nothing is done, and that is no error."""
+
+FILE = "/kept"
+"""A file that is on an instance's disk."""
+
+
+def ask(client: FaaSClient, instance_id: str, operation: str) -> Any:
+    """One of the operations."""
+    match operation:
+        case "exec":
+            return client.instances.exec(instance_id, "true")
+        case "stop":
+            return client.instances.stop(instance_id, grace_ms=0)
+        case "update":
+            return client.instances.update(instance_id, cpu_cores=0.75)
+        case _:
+            return getattr(client.instances, operation)(instance_id)
+
+
+def has_cgroups(client: FaaSClient, runtime: str) -> bool:
+    """Whether the runtime can pause and change limits, which takes cgroups."""
+    return client.capabilities().runtimes[runtime].limits.memory.supported
+
+
+def settle(instance: Instance, mark: str) -> None:
+    """Gives it a file, and a process in the background."""
+    assert instance.exec(f"echo {mark} > {FILE}; sleep {mark} </dev/null >/dev/null 2>&1 &").ok
+    missing = leftovers.eventually(lambda: [] if leftovers.pids_with(f"sleep {mark}") else ["it does not run"])
+    assert missing == []
+
+
+def assert_kept(instance: Instance, mark: str) -> None:
+    """Asserts that its file is as it was written."""
+    assert instance.exec(["cat", FILE]).stdout == f"{mark}\n"
+
+
+def fail(instance: Instance) -> None:
+    """Ends it from inside: with the keeper of its processes its first one ends, and all others with that."""
+    with pytest.raises(SandboxLostError):
+        instance.exec("kill -9 2; sleep 600", timeout_ms=600_000)
+    assert leftovers.eventually(lambda: [] if instance.refresh().status == "failed" else [instance.status]) == []
+    assert instance.info.status_reason
+
+
+def bring(instance: Instance, status: str) -> None:
+    """Brings one that runs to where it stands so."""
+    match status:
+        case "running":
+            pass
+        case "paused":
+            instance.pause()
+        case "stopped":
+            instance.stop(grace_ms=0)
+        case "failed":
+            fail(instance)
+    assert instance.refresh().status == status
+
+
+def states(client: FaaSClient, runtime: str) -> list[str]:
+    """Where an instance of the runtime can stand for long."""
+    return [status for status in LEGAL if status != "paused" or has_cgroups(client, runtime)]
+
+
+def outcome(call: Any, *arguments: Any, **options: Any) -> Any:
+    """What a call gives: its result, or its error."""
+    try:
+        return call(*arguments, **options)
+    except FaaSError as error:
+        return error
+
+
+def sandbox_process(mark: str, number: int) -> int:
+    """The PID on the host of a process that has this number in the sandbox of the one with the mark."""
+    of = Path(f"/proc/{leftovers.pids_with(f'sleep {mark}')[0]}/ns/pid").readlink()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if (entry / "ns/pid").readlink() != of:
+                continue
+            lines = (entry / "status").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        numbers = next(line.split()[1:] for line in lines if line.startswith("NSpid:"))
+        if int(numbers[-1]) == number:
+            return int(entry.name)
+    raise AssertionError(f"no process {number} beside the one with {mark}")
