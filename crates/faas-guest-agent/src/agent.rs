@@ -172,8 +172,8 @@ impl Agent {
             }
             for (id, execution) in &self.lasting {
                 let State::Running(running) = &execution.state else { continue };
-                let most = self.buffer.capacity();
-                let is_held = held.get(id).is_some_and(|held| execution.log.room_behind(held.offset) < most);
+                let is_held =
+                    held.get(id).is_some_and(|held| held.is_full(execution, self.buffer.capacity()));
                 // What one that has ended has left is read by `finish_lasting`.
                 if !is_held && !running.has_ended() {
                     for (which, output) in running.outputs.iter().enumerate() {
@@ -207,7 +207,11 @@ impl Agent {
                     }
                 }
                 Source::LastingOutput(id, which) => {
-                    if let Some(execution) = self.lasting.get_mut(&id) {
+                    // The other stream may have taken the room just now.
+                    let most = self.buffer.capacity();
+                    if let Some(execution) = self.lasting.get_mut(&id)
+                        && !held.get(&id).is_some_and(|held| held.is_full(execution, most))
+                    {
                         execution.read_output(which, &mut self.buffer);
                     }
                 }

@@ -26,6 +26,13 @@ pub(crate) struct Held {
     pub(crate) until: Option<Instant>,
 }
 
+impl Held {
+    /// Whether so much more output would drop some that they have not been sent.
+    pub(crate) fn is_full(&self, execution: &LastingExecution, bytes: usize) -> bool {
+        execution.log.room_behind(self.offset) < bytes
+    }
+}
+
 fn no_execution() -> AgentError {
     error(AgentErrorKind::NoExecution, 0, "there is no such execution")
 }
