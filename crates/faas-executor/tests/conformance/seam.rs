@@ -57,6 +57,7 @@ impl Site {
         self.engine_dir.with_file_name("seam")
     }
 
+    #[cfg(feature = "native")]
     pub(crate) fn gateway_id(&self) -> String {
         fs::read_to_string(self.data_dir().join("gateway-id")).unwrap().trim().to_owned()
     }
@@ -304,6 +305,7 @@ impl Server {
         Self { child, record }
     }
 
+    #[cfg(feature = "native")]
     /// The processes that it has started.
     pub(crate) fn children(&self) -> Vec<faas_test_support::gateway::leftovers::Process> {
         let own = i32::try_from(self.child.id()).unwrap();
