@@ -306,6 +306,7 @@ impl Server {
         Self { child, record }
     }
 
+    #[cfg(feature = "native")]
     /// The processes that it has started.
     #[cfg(feature = "native")]
     pub(crate) fn children(&self) -> Vec<faas_test_support::gateway::leftovers::Process> {
