@@ -9,15 +9,20 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 from faas_sdk import (
+    ExitEvent,
     FaaSClient,
     FaaSError,
     ImageUnavailableError,
     InvalidRequestError,
+    OutputEvent,
     RetryPolicy,
     RuntimeUnavailableError,
+    SandboxLostError,
+    StartedEvent,
     UnsupportedError,
 )
 
@@ -57,6 +62,27 @@ def test_a_request_that_names_an_image_gets_a_container(docker):
         assert client.execute("true", image="alpine").runtime == "native"
         script = "import sys; print(sys.version_info[:2])"
         assert client.execute(["python3", "-c", script], image="python:3.11-slim").stdout == "(3, 11)\n"
+
+
+def test_output_comes_while_the_command_runs_and_closing_the_stream_ends_it(docker, mark):
+    options = {"image": "alpine", "runtime": "docker", "timeout_ms": 600_000}
+    with FaaSClient(docker.url) as client:
+        started, *said, end = client.stream("printf 'a\\377'; sleep 0.2; echo b >&2; exit 4", **options)
+        assert isinstance(started, StartedEvent)
+        assert [(event.stream, event.data, event.offset) for event in said if isinstance(event, OutputEvent)] == [
+            ("stdout", b"a\xff", 0),
+            ("stderr", b"b\n", 2),
+        ]
+        assert isinstance(end, ExitEvent)
+        assert (end.exit_code, end.runtime) == (4, "docker")
+        with closing(client.stream(f"echo begun; sleep {mark}", **options)) as stream:
+            next(stream)
+            assert next(stream).data == b"begun\n"
+        assert leftovers.eventually(lambda: leftovers.processes_with(mark)) == []
+        dies = client.stream(f"sleep 0.2; kill -9 $PPID; sleep {mark}", **options)
+        assert isinstance(next(dies), StartedEvent)
+        with pytest.raises(SandboxLostError):
+            next(dies)
 
 
 def test_health_and_capabilities_tell_of_the_engine(docker):

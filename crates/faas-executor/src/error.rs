@@ -71,7 +71,13 @@ impl EngineError {
                 | AgentErrorKind::File
                 | AgentErrorKind::TooLarge
                 | AgentErrorKind::Limit => ErrorCode::InvalidRequest,
-                AgentErrorKind::BadRequest | AgentErrorKind::Internal => ErrorCode::Internal,
+                // The last four are of lasting executions, which are none of a fresh sandbox.
+                AgentErrorKind::BadRequest
+                | AgentErrorKind::Internal
+                | AgentErrorKind::NoExecution
+                | AgentErrorKind::StillRunning
+                | AgentErrorKind::Ended
+                | AgentErrorKind::Offset => ErrorCode::Internal,
             },
             // A runtime that is there and refuses says more than one that is not there.
             Self::NoRuntime { refusals } => refusals

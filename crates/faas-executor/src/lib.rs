@@ -1,7 +1,7 @@
 //! The sandbox library: makes sandboxes on several backends and runs programs in them. It knows no HTTP.
 //!
 //! [`Engine`] is what a caller uses; [`sandbox::SandboxExecutor`] is the seam behind which the backends stand;
-//! everything that happens inside a sandbox goes through [`guest::AgentConnection`], the same on every backend.
+//! everything that happens inside a sandbox goes through [`guest`], the same on every backend.
 
 #[cfg(not(any(feature = "docker", all(target_os = "linux", feature = "native"))))]
 compile_error!("a build needs a backend: the feature `docker`, or on Linux `native`");
@@ -29,5 +29,5 @@ pub use engine::instances::{
     CommandDefaults, ExecSpec, InstanceInfo, InstancePage, Instances, LimitChange, NewInstance, Removal,
     TimeChange, Times,
 };
-pub use engine::{Engine, EngineConfig, ExecuteSpec, ExecutionOutcome, InputFile, PullPolicy};
+pub use engine::{Engine, EngineConfig, ExecuteSpec, ExecutionOutcome, InputFile, LiveOutput, PullPolicy};
 pub use error::{EngineError, StartError};

@@ -314,7 +314,7 @@ pub trait SandboxExecutor: Send + Sync {
     ) -> impl Future<Output = Result<Found, SandboxError>> + Send;
 
     /// Ends all processes of a lasting sandbox, whatever its state, and keeps its files. What is in memory goes:
-    /// `/dev/shm`, `/run`, and `/tmp` where that is in memory. Returns when they have ended, with the record for
+    /// `/dev/shm`, and `/run` and `/tmp` where those are in memory. Returns when they have ended, with the record for
     /// [`SandboxExecutor::revive`].
     fn halt(
         &self,

@@ -50,6 +50,18 @@ impl AnswerBudget {
     }
 }
 
+impl AnswerBudget {
+    /// The same, where there is room just now.
+    pub(crate) fn room_now(&self, bytes: usize) -> Option<AnswerRoom> {
+        if bytes <= SMALL_BYTES {
+            return Some(AnswerRoom { _places: None });
+        }
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES).min(self.units)).unwrap_or(u32::MAX);
+        let places = Arc::clone(&self.places).try_acquire_many_owned(units).ok()?;
+        Some(AnswerRoom { _places: Some(places) })
+    }
+}
+
 /// A body that keeps its room until it is sent, or its connection is gone.
 struct Roomy {
     bytes: Option<Bytes>,
@@ -104,6 +116,7 @@ mod tests {
         let answer = body(vec![b'x'; 700 << 10], budget.room(700 << 10).await);
         assert!(budget.room(700 << 10).now_or_never().is_none());
         assert!(budget.room(1 << 10).now_or_never().is_some());
+        assert!(budget.room_now(700 << 10).is_none() && budget.room_now(100 << 10).is_some());
         assert_eq!(answer.collect().await.unwrap().to_bytes().len(), 700 << 10);
         assert!(budget.room(5 << 20).now_or_never().is_some(), "larger than all there is");
     }

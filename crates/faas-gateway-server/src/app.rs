@@ -43,7 +43,7 @@ impl App {
 
     /// Answers one request. Dropping the future cancels whatever the request began.
     pub(crate) async fn handle(&self, request: Request<Body>, connection: &ConnectionFlags) -> Response {
-        let _serving = connection.serving.begin();
+        let serving = connection.serving.begin();
         let (mut head, body) = request.into_parts();
         let has_body = !body.is_end_stream();
         let (id, id_header) = request_id::of(&head.headers);
@@ -80,7 +80,8 @@ impl App {
         headers.insert(request_id::HEADER, id_header);
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         log.answered(response.status());
-        response
+        // One that is still being made when its head goes out: until its end the client may go away.
+        if response.body().size_hint().exact().is_none() { serving.until_sent(response) } else { response }
     }
 }
 

@@ -144,7 +144,7 @@ impl ApiError {
                     AgentErrorKind::User => "/user",
                     AgentErrorKind::File => "/files",
                     AgentErrorKind::TooLarge => "/env_vars",
-                    AgentErrorKind::Limit | AgentErrorKind::BadRequest | AgentErrorKind::Internal => "",
+                    _ => "",
                 };
                 Self::invalid(vec![FieldError { pointer: pointer.to_owned(), message: error.message }])
             }

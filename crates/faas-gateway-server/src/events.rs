@@ -1,9 +1,5 @@
 //! Answers that come in events: as server-sent events (HTML living standard, "Server-sent events") or as newline
 //! delimited JSON, one event a line.
-#![cfg_attr(
-    all(not(test), not(all(target_os = "linux", feature = "native"))),
-    expect(dead_code, reason = "only the image store answers with events yet")
-)]
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -49,17 +45,37 @@ impl EventFormat {
     }
 }
 
-/// An answer of events. Each is its name and what it says; where the form has no place for the name, it is to be in what
-/// it says.
+/// One event.
+#[derive(Clone, Debug)]
+pub(crate) struct Named<T> {
+    pub(crate) name: &'static str,
+    /// Where a reader can go on after it.
+    pub(crate) id: Option<u64>,
+    /// Where the form has no place for the name, it is to be in this.
+    pub(crate) said: T,
+}
+
+impl<T> From<(&'static str, T)> for Named<T> {
+    fn from((name, said): (&'static str, T)) -> Self {
+        Self { name, id: None, said }
+    }
+}
+
+/// An answer of events.
 pub(crate) fn response<T: Serialize + Send + 'static>(
     format: EventFormat,
-    events: impl Stream<Item = (&'static str, T)> + Send + 'static,
+    events: impl Stream<Item: Into<Named<T>>> + Send + 'static,
 ) -> Response {
+    let events = events.map(Into::into);
     match format {
         EventFormat::ServerSent => {
-            let events = events.map(|(name, said)| {
+            let events = events.map(|Named { name, id, said }| {
+                let event = match id {
+                    Some(id) => Event::default().id(id.to_string()),
+                    None => Event::default(),
+                };
                 // What is said is plain data: there is nothing in it that JSON cannot hold.
-                Event::default().event(name).json_data(said).or_else(|error| {
+                event.event(name).json_data(said).or_else(|error| {
                     tracing::error!(%error, "an event could not be written as JSON");
                     Ok::<_, Infallible>(Event::default().event("error"))
                 })
@@ -69,7 +85,7 @@ pub(crate) fn response<T: Serialize + Send + 'static>(
         EventFormat::JsonLines => {
             let lines = futures_util::stream::unfold(events.boxed(), |mut events| async move {
                 let line = match tokio::time::timeout(KEEP_ALIVE, events.next()).await {
-                    Ok(Some((_, said))) => serde_json::to_vec(&said).map(|mut line| {
+                    Ok(Some(Named { said, .. })) => serde_json::to_vec(&said).map(|mut line| {
                         line.push(b'\n');
                         line
                     }),

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use faas_executor::{Engine, EngineError, ExecuteSpec, ExecutionOutcome};
+use faas_executor::{Engine, EngineError, ExecuteSpec, ExecutionOutcome, LiveOutput};
 use faas_types::Capabilities;
 
 /// A future that a trait object can give.
@@ -13,6 +13,13 @@ pub(crate) trait Executions: Send + Sync {
     /// Runs one program in a fresh sandbox.
     fn execute(&self, spec: ExecuteSpec) -> BoxFuture<'_, Result<ExecutionOutcome, EngineError>>;
 
+    /// The same, with the output given to `live` as it comes.
+    fn execute_live<'a>(
+        &'a self,
+        spec: ExecuteSpec,
+        live: &'a mut dyn LiveOutput,
+    ) -> BoxFuture<'a, Result<ExecutionOutcome, EngineError>>;
+
     /// What every runtime can do here.
     fn capabilities(&self) -> BoxFuture<'_, Capabilities>;
 }
@@ -20,6 +27,14 @@ pub(crate) trait Executions: Send + Sync {
 impl Executions for Engine {
     fn execute(&self, spec: ExecuteSpec) -> BoxFuture<'_, Result<ExecutionOutcome, EngineError>> {
         Box::pin(self.execute(spec))
+    }
+
+    fn execute_live<'a>(
+        &'a self,
+        spec: ExecuteSpec,
+        live: &'a mut dyn LiveOutput,
+    ) -> BoxFuture<'a, Result<ExecutionOutcome, EngineError>> {
+        Box::pin(self.execute_live(spec, live))
     }
 
     fn capabilities(&self) -> BoxFuture<'_, Capabilities> {

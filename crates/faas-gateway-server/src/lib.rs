@@ -20,6 +20,7 @@ mod image_info;
 pub mod images_command;
 mod instance_info;
 mod layers;
+mod live;
 mod logging;
 mod offload;
 mod openapi;

@@ -1,17 +1,24 @@
 //! The agent's loop: one thread, many clients, many executions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use faas_guest_protocol::{AgentError, AgentErrorKind, ExecRequest, ExecSignal, Frame, FrameKind, Frozen};
+use faas_guest_protocol::{LastingId, lasting};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Resource, WaitOptions};
 
+use crate::agent_lasting::Held;
+use crate::attachment::Attachment;
 use crate::connection::{Closed, Connection};
 use crate::execution::{Execution, State};
 use crate::keeper::Link;
+use crate::lasting::LastingExecution;
+use crate::output::Sink;
+use crate::receiving::error;
+use crate::running::Taken;
 use crate::sys;
 
 /// Where the gateway finds the agent.
@@ -32,16 +39,22 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// The most that is read of a pipe or a socket at once; also the largest output frame.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-struct Agent {
+pub(crate) struct Agent {
     listener: Option<OwnedFd>,
     /// Until when the listener is left alone.
     accept_after: Option<Instant>,
     max_executions: usize,
     children: OwnedFd,
-    clients: BTreeMap<u64, Connection>,
+    pub(crate) clients: BTreeMap<u64, Connection>,
     next_client: u64,
     executions: Vec<Execution>,
-    buffer: Vec<u8>,
+    /// By their ids as they stand in a header.
+    pub(crate) lasting: BTreeMap<u64, LastingExecution>,
+    /// Those of them that have ended, the first one first.
+    pub(crate) ended: VecDeque<u64>,
+    pub(crate) attachments: Vec<Attachment>,
+    boot_id: u64,
+    pub(crate) buffer: Vec<u8>,
 }
 
 /// What a descriptor that is polled belongs to.
@@ -53,11 +66,14 @@ enum Source {
     /// An execution by its place, and which of its outputs.
     Output(usize, usize),
     Stdin(usize),
+    /// The same of a lasting execution, by its id.
+    LastingOutput(u64, usize),
+    LastingStdin(u64),
 }
 
 /// Serves until the process ends. `first` is a connection that is there already: a socket, or two ends of pipes.
 pub(crate) fn run(first: Option<(OwnedFd, Option<OwnedFd>)>, link: Link) -> ! {
-    let Ok(children) = sys::child_events() else { sys::exit(1) };
+    let (Ok(children), Ok(boot_id)) = (sys::child_events(), sys::random()) else { sys::exit(1) };
     let mut agent = Agent {
         listener: None,
         accept_after: None,
@@ -66,6 +82,10 @@ pub(crate) fn run(first: Option<(OwnedFd, Option<OwnedFd>)>, link: Link) -> ! {
         clients: BTreeMap::new(),
         next_client: 1,
         executions: Vec::new(),
+        lasting: BTreeMap::new(),
+        ended: VecDeque::new(),
+        attachments: Vec::new(),
+        boot_id,
         buffer: Vec::with_capacity(BUFFER_BYTES),
     };
     if let Some((input, output)) = first {
@@ -100,13 +120,21 @@ fn listen() -> Option<OwnedFd> {
         Ok(()) | Err(_) => {}
     }
     rustix::net::bind(&socket, &SocketAddrUnix::new(SOCKET).ok()?).ok()?;
+    // The gateway of an ordinary user is none of the sandbox's users. Who comes to it is up to its directory, and who is
+    // served to `accept`.
+    rustix::fs::chmod(SOCKET, rustix::fs::Mode::from_raw_mode(0o666)).ok()?;
     rustix::net::listen(&socket, 64).ok()?;
     Some(socket)
+}
+
+pub(crate) fn bad_request(message: impl Into<String>) -> AgentError {
+    error(AgentErrorKind::BadRequest, 0, message)
 }
 
 impl Agent {
     fn turn(&mut self) {
         let mut sources = Vec::new();
+        let held = self.held(Instant::now());
         let ready: Vec<(Source, PollFlags)> = {
             let mut fds = Vec::new();
             let mut add = |source, fd, flags| {
@@ -142,7 +170,23 @@ impl Agent {
                     add(Source::Stdin(place), pipe.as_fd(), PollFlags::OUT);
                 }
             }
-            match rustix::event::poll(&mut fds, self.next_deadline().as_ref()) {
+            for (id, execution) in &self.lasting {
+                let State::Running(running) = &execution.state else { continue };
+                let is_held =
+                    held.get(id).is_some_and(|held| held.is_full(execution, self.buffer.capacity()));
+                // What one that has ended has left is read by `finish_lasting`.
+                if !is_held && !running.has_ended() {
+                    for (which, output) in running.outputs.iter().enumerate() {
+                        if let Some(pipe) = output.pipe() {
+                            add(Source::LastingOutput(*id, which), pipe.as_fd(), PollFlags::IN);
+                        }
+                    }
+                }
+                if let (Some(pipe), true) = (&running.stdin, running.has_pending_stdin()) {
+                    add(Source::LastingStdin(*id), pipe.as_fd(), PollFlags::OUT);
+                }
+            }
+            match rustix::event::poll(&mut fds, self.next_deadline(&held).as_ref()) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => return,
                 // Out of memory, at most: there may be some in a moment.
@@ -162,6 +206,20 @@ impl Agent {
                         running.write_stdin();
                     }
                 }
+                Source::LastingOutput(id, which) => {
+                    // The other stream may have taken the room just now.
+                    let most = self.buffer.capacity();
+                    if let Some(execution) = self.lasting.get_mut(&id)
+                        && !held.get(&id).is_some_and(|held| held.is_full(execution, most))
+                    {
+                        execution.read_output(which, &mut self.buffer);
+                    }
+                }
+                Source::LastingStdin(id) => {
+                    let running = self.lasting.get_mut(&id).and_then(LastingExecution::running);
+                    let taken = running.map(|running| running.write_stdin()).unwrap_or_default();
+                    self.tell_taken(id, taken);
+                }
                 Source::Children | Source::Listener | Source::Client(_) => {}
             }
         }
@@ -174,7 +232,10 @@ impl Agent {
                         self.serve_client(id);
                     }
                 }
-                Source::Output(..) | Source::Stdin(_) => {}
+                Source::Output(..)
+                | Source::Stdin(_)
+                | Source::LastingOutput(..)
+                | Source::LastingStdin(_) => {}
             }
         }
         let now = Instant::now();
@@ -184,10 +245,17 @@ impl Agent {
                 running.check_deadline(now);
             }
         }
-        self.flush_all();
+        for execution in self.lasting.values_mut() {
+            match execution.running() {
+                Some(running) if !running.has_ended() => running.check_deadline(now),
+                _ => {}
+            }
+        }
+        let mut has_ended = self.finish_and_send(now);
         let before = self.executions.len();
         self.executions.retain(|execution| !matches!(execution.state, State::Over));
-        if before > 0 && self.executions.is_empty() {
+        has_ended |= before > 0;
+        if has_ended && self.executions.is_empty() {
             sys::trim_heap();
         }
     }
@@ -200,12 +268,16 @@ impl Agent {
         })
     }
 
-    fn next_deadline(&self) -> Option<Timespec> {
-        let deadline = self.executions.iter().filter_map(|execution| match &execution.state {
+    fn next_deadline(&self, held: &BTreeMap<u64, Held>) -> Option<Timespec> {
+        let bound = self.executions.iter().map(|execution| &execution.state);
+        let lasting = self.lasting.values().map(|execution| &execution.state);
+        let deadline = bound.chain(lasting).filter_map(|state| match state {
             State::Running(running) => running.deadline,
-            State::Receiving { .. } | State::Over => None,
+            State::Receiving(_) | State::Over => None,
         });
-        let left = deadline.chain(self.accept_after).min()?.saturating_duration_since(Instant::now());
+        let patience = held.values().filter_map(|held| held.until);
+        let earliest = deadline.chain(self.accept_after).chain(patience).min()?;
+        let left = earliest.saturating_duration_since(Instant::now());
         Timespec::try_from(left).ok()
     }
 
@@ -232,7 +304,7 @@ impl Agent {
     fn greet(&mut self, input: OwnedFd, output: Option<OwnedFd>) {
         let id = self.next_client;
         self.next_client += 1;
-        let Ok(mut client) = Connection::new(id, input, output) else { return };
+        let Ok(mut client) = Connection::new(id, input, output, self.boot_id) else { return };
         let greeted = client.flush();
         self.clients.insert(id, client);
         // What is there already is heard before any deadline is looked at: where the sandbox was frozen it says so. Who
@@ -251,33 +323,60 @@ impl Agent {
         }
     }
 
-    /// Ends what a client that is gone had started.
-    fn forget_client(&mut self, id: u64) {
+    /// Ends what a client that is gone had started, but lasting executions.
+    pub(crate) fn forget_client(&mut self, id: u64) {
         self.clients.remove(&id);
+        self.attachments.retain(|attachment| attachment.client != id);
+        self.lasting.retain(|_, execution| !execution.is_abandoned_by(id));
         for execution in self.executions.iter_mut().filter(|execution| execution.client == id) {
             execution.cancel(None);
         }
     }
 
     fn handle(&mut self, client_id: u64, frame: Frame) {
+        if LastingId::from_wire(frame.exec_id).is_some() {
+            return self.handle_lasting(client_id, &frame);
+        }
+        let is_attachment = self.attachment(client_id, frame.exec_id).is_some();
         let Some(client) = self.clients.get_mut(&client_id) else { return };
         let own = |execution: &&mut Execution| execution.client == client_id && execution.id == frame.exec_id;
         let execution = self.executions.iter_mut().find(own);
         let id = frame.exec_id;
         match (FrameKind::from_byte(frame.kind), execution) {
-            (Some(FrameKind::Exec), None) => {
-                let refuse =
-                    |message: String| AgentError { kind: AgentErrorKind::BadRequest, message, errno: 0 };
+            (Some(FrameKind::Exec), None) if !is_attachment => {
                 match serde_json::from_slice::<ExecRequest>(&frame.payload) {
-                    Ok(_) if self.executions.len() >= self.max_executions => {
-                        let message = format!("{} executions run already", self.executions.len());
-                        let failed = AgentError { kind: AgentErrorKind::Limit, message, errno: 0 };
+                    Ok(request) if request.lasting.is_some() => {
+                        let failed = bad_request("the id is no lasting execution's");
                         client.queue(FrameKind::Error, id, &failed);
                     }
-                    Ok(request) => self.executions.push(Execution::begin(id, request, client)),
-                    Err(error) => client.queue(FrameKind::Error, id, &refuse(error.to_string())),
+                    Ok(request) => match self.refuse_more() {
+                        None => self.begin(id, request, client_id),
+                        Some(failed) => self.queue(client_id, FrameKind::Error, id, &failed),
+                    },
+                    Err(error) => client.queue(FrameKind::Error, id, &bad_request(error.to_string())),
                 }
             }
+            (Some(FrameKind::Attach), None) if !is_attachment => {
+                match serde_json::from_slice::<lasting::Attach>(&frame.payload) {
+                    Ok(asked) => self.attach(client_id, id, &asked),
+                    Err(error) => client.queue(FrameKind::Error, id, &bad_request(error.to_string())),
+                }
+            }
+            (Some(FrameKind::Detach), None) if is_attachment => {
+                let is_it = |other: &Attachment| other.client == client_id && other.id == id;
+                self.attachments.retain(|attachment| !is_it(attachment));
+                client.queue_bytes(FrameKind::Detached, id, &[]);
+            }
+            (Some(FrameKind::Credit), None) if is_attachment => {
+                let credit = serde_json::from_slice::<lasting::Credit>(&frame.payload);
+                if let (Ok(credit), Some(attachment)) = (credit, self.attachment(client_id, id)) {
+                    attachment.grant(credit.bytes);
+                }
+            }
+            (Some(FrameKind::List), None) => match serde_json::from_slice::<lasting::List>(&frame.payload) {
+                Ok(asked) => self.list(client_id, id, asked),
+                Err(error) => client.queue(FrameKind::Error, id, &bad_request(error.to_string())),
+            },
             (Some(FrameKind::FileData), Some(execution)) => execution.take_file_bytes(&frame.payload, client),
             (Some(FrameKind::Stdin), Some(execution)) => execution.take_stdin(&frame.payload),
             (Some(FrameKind::StdinEof), Some(execution)) => execution.end_stdin(),
@@ -291,8 +390,10 @@ impl Agent {
             }
             (Some(FrameKind::Frozen), _) => {
                 if let Ok(frozen) = serde_json::from_slice::<Frozen>(&frame.payload) {
-                    for execution in &mut self.executions {
-                        if let State::Running(running) = &mut execution.state {
+                    let bound = self.executions.iter_mut().map(|execution| &mut execution.state);
+                    let lasting = self.lasting.values_mut().map(|execution| &mut execution.state);
+                    for state in bound.chain(lasting) {
+                        if let State::Running(running) = state {
                             running.add_time(Duration::from_millis(frozen.ms));
                         }
                     }
@@ -307,12 +408,35 @@ impl Agent {
         }
     }
 
+    fn begin(&mut self, id: u64, request: ExecRequest, client: u64) {
+        if let Some(client) = self.clients.get_mut(&client) {
+            self.executions.push(Execution::begin(id, request, client));
+        }
+    }
+
+    /// Why there can be no further execution.
+    pub(crate) fn refuse_more(&self) -> Option<AgentError> {
+        let run = self.executions.len() + self.lasting.len() - self.ended.len();
+        (run >= self.max_executions).then(|| AgentError {
+            kind: AgentErrorKind::Limit,
+            message: format!("{run} executions run already"),
+            errno: 0,
+        })
+    }
+
+    pub(crate) fn queue(&mut self, client: u64, kind: FrameKind, id: u64, message: &impl serde::Serialize) {
+        if let Some(client) = self.clients.get_mut(&client) {
+            client.queue(kind, id, message);
+        }
+    }
+
     fn read_output(&mut self, place: usize, which: usize) {
         let Self { executions, clients, buffer, .. } = self;
         let Some(Execution { id, client, state: State::Running(running) }) = executions.get_mut(place) else {
             return;
         };
-        running.outputs[which].read(buffer, *id, clients.get_mut(client));
+        let mut sink = clients.get_mut(client).map_or(Sink::Nowhere, |client| Sink::Client(client, *id));
+        running.outputs[which].read(buffer, &mut sink);
     }
 
     fn reap(&mut self) {
@@ -321,24 +445,57 @@ impl Agent {
         while let Ok(1..) = rustix::io::read(&self.children, &mut events) {}
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let Self { executions, clients, buffer, .. } = self;
-            for execution in executions.iter_mut() {
-                if let State::Running(running) = &mut execution.state
-                    && running.pid == pid
-                {
-                    running.finish(status, execution.id, buffer, clients.get_mut(&execution.client));
-                    execution.state = State::Over;
-                    break;
-                }
+            let is_it = |state: &State| match state {
+                State::Running(running) => running.pid == pid && !running.has_ended(),
+                State::Receiving(_) | State::Over => false,
+            };
+            if let Some(execution) = executions.iter_mut().find(|execution| is_it(&execution.state)) {
+                execution.finish(status, buffer, clients.get_mut(&execution.client));
+            } else if let Some((id, execution)) =
+                self.lasting.iter_mut().find(|(_, execution)| is_it(&execution.state))
+            {
+                let (id, taken) = (*id, execution.end(status));
+                self.tell_taken(id, taken);
             }
         }
     }
 
-    fn flush_all(&mut self) {
-        let closed: Vec<u64> = self
-            .clients
-            .values_mut()
-            .filter_map(|client| client.flush().is_err().then_some(client.id))
-            .collect();
+    /// Reads what those that have ended have left, and sends what there is, as far as there is room: each makes room for
+    /// the other, and nothing would tell of that later. Whether a lasting execution is over by that.
+    fn finish_and_send(&mut self, now: Instant) -> bool {
+        let mut has_ended = false;
+        loop {
+            has_ended |= self.finish_lasting(now);
+            let queued = self.feed_attachments(now);
+            let sent = self.flush_all();
+            if !queued && !sent {
+                return has_ended;
+            }
+        }
+    }
+
+    pub(crate) fn tell_taken(&mut self, id: u64, taken: Vec<Taken>) {
+        for Taken { client, bytes, taken } in taken {
+            self.queue(client, FrameKind::StdinTaken, id, &lasting::StdinTaken { bytes, taken });
+        }
+    }
+
+    fn attachment(&mut self, client: u64, id: u64) -> Option<&mut Attachment> {
+        self.attachments.iter_mut().find(|attachment| attachment.client == client && attachment.id == id)
+    }
+
+    /// Whether something was sent.
+    fn flush_all(&mut self) -> bool {
+        let mut sent = false;
+        let mut closed = Vec::new();
+        for client in self.clients.values_mut() {
+            let before = client.pending_bytes();
+            if client.flush().is_err() {
+                closed.push(client.id);
+            }
+            sent |= client.pending_bytes() < before;
+        }
         closed.into_iter().for_each(|id| self.forget_client(id));
+        sent
     }
 }

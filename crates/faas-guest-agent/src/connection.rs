@@ -32,7 +32,7 @@ pub(crate) struct Closed;
 
 impl Connection {
     /// Greets a client.
-    pub(crate) fn new(id: u64, input: OwnedFd, output: Option<OwnedFd>) -> io::Result<Self> {
+    pub(crate) fn new(id: u64, input: OwnedFd, output: Option<OwnedFd>, boot_id: u64) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&input, true)?;
         if let Some(output) = &output {
             rustix::io::ioctl_fionbio(output, true)?;
@@ -40,7 +40,7 @@ impl Connection {
         let decoder = Decoder::new(MAX_REQUEST_PAYLOAD);
         let mut connection = Self { id, input, output, decoder, out: Vec::new(), sent: 0 };
         let pid = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
-        connection.queue(FrameKind::Hello, 0, &Hello { version: VERSION, pid });
+        connection.queue(FrameKind::Hello, 0, &Hello { version: VERSION, pid, boot_id });
         Ok(connection)
     }
 
@@ -83,6 +83,11 @@ impl Connection {
     /// Queues a frame of raw bytes; its length is the caller's to bound.
     pub(crate) fn queue_bytes(&mut self, kind: FrameKind, exec_id: u64, payload: &[u8]) {
         encode_into(&mut self.out, kind as u8, exec_id, payload);
+    }
+
+    /// How much is to be sent.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.out.len() - self.sent
     }
 
     /// Whether there is something to be sent.

@@ -5,15 +5,22 @@
 //! the gateway. It trusts nothing in the sandbox and needs nothing of it: no libraries, no shell, no files.
 
 mod agent;
+mod agent_lasting;
+mod attachment;
 mod connection;
 mod execution;
 mod files;
 mod hosts;
 mod init;
 mod keeper;
+mod lasting;
 mod oom;
+mod output;
 mod processes;
 mod program;
+mod pty;
+mod receiving;
+mod running;
 mod spawn;
 mod sys;
 mod users;

@@ -38,6 +38,8 @@ pub(crate) struct Stdio<'a> {
     pub(crate) stdin: BorrowedFd<'a>,
     pub(crate) stdout: BorrowedFd<'a>,
     pub(crate) stderr: BorrowedFd<'a>,
+    /// Whether they are a terminal, which becomes the controlling one of the program's session.
+    pub(crate) is_terminal: bool,
 }
 
 /// The `oom_score_adj` of programs: when the sandbox's memory runs out the kernel takes one of them and not the agent.
@@ -64,6 +66,7 @@ enum Stage {
 
 struct Context<'a> {
     stdio: [RawFd; 3],
+    is_terminal: bool,
     uid: libc::uid_t,
     gid: libc::gid_t,
     groups: *const libc::gid_t,
@@ -100,6 +103,7 @@ pub(crate) fn spawn(
     shell_argv.extend_from_slice(&argv[1..]);
     let mut context = Context {
         stdio: [stdio.stdin.as_raw_fd(), stdio.stdout.as_raw_fd(), stdio.stderr.as_raw_fd()],
+        is_terminal: stdio.is_terminal,
         uid: identity.uid,
         gid: identity.gid,
         groups: identity.groups.as_ptr(),
@@ -190,6 +194,10 @@ unsafe fn to_program(context: &mut Context<'_>) {
                 context.errno = errno();
                 return;
             }
+        }
+        if context.is_terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) != 0 {
+            context.errno = errno();
+            return;
         }
         // Everything else of the agent is closed on exec; this holds even where that was forgotten.
         libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0);

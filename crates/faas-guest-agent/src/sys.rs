@@ -47,6 +47,26 @@ pub(crate) fn send_signal(pid: Pid, signal: i32) {
     }
 }
 
+/// Sends a signal to the process group that `leader` began. Whether it is a signal; a group that is gone is no matter.
+pub(crate) fn signal_group(leader: Pid, signal: i32) -> bool {
+    let is_one = (1..=MAX_SIGNAL).contains(&signal);
+    if is_one {
+        // SAFETY: plain integers.
+        unsafe { libc::kill(-leader.as_raw_nonzero().get(), signal) };
+    }
+    is_one
+}
+
+/// A random number, not 0 (getrandom(2)).
+pub(crate) fn random() -> io::Result<u64> {
+    let mut bytes = [0u8; 8];
+    // SAFETY: the buffer is as long as is said. So little is never given in part.
+    match unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) } {
+        8 => Ok(u64::from_ne_bytes(bytes).max(1)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Ends the process at once.
 pub(crate) fn exit(code: i32) -> ! {
     // SAFETY: it does not return.

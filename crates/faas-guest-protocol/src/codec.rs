@@ -117,6 +117,15 @@ impl Decoder {
         Ok(Some(frame))
     }
 
+    /// Gives back the memory beyond `bytes`, where nothing unfinished is in it. For a connection that may now be silent
+    /// for long.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        if self.start == self.buffer.len() && self.buffer.capacity() > bytes {
+            self.buffer = Vec::new();
+            self.start = 0;
+        }
+    }
+
     /// Gives back the memory that one large frame took, once it is empty.
     fn shrink(&mut self) {
         if self.start == self.buffer.len() && self.buffer.capacity() > MAX_REPLY_PAYLOAD {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::lasting::Lasting;
+
 /// The version of the protocol. A peer of another version is refused by the gateway, not guessed at.
 pub const VERSION: u8 = 1;
 
@@ -13,16 +15,30 @@ pub enum FrameKind {
     Exec = 1,
     /// Raw bytes: the next bytes of the files of an [`ExecRequest`], one file after the other, each of its `size`.
     FileData = 2,
-    /// Raw bytes for the execution's standard input.
+    /// Raw bytes for the execution's standard input. For a lasting execution at most [`crate::lasting::STDIN_WINDOW_BYTES`] of one
+    /// connection may be without their [`Self::StdinTaken`]; who sends more is disconnected.
     Stdin = 3,
-    /// Empty: the end of the execution's standard input.
+    /// Empty: the end of the execution's standard input. A terminal gets its end-of-file character in its place.
     StdinEof = 4,
-    /// [`ExecSignal`] as JSON: send a signal to the execution's session leader.
+    /// [`ExecSignal`] as JSON: send a signal to the execution's session leader; of a lasting execution to its whole
+    /// process group.
     Signal = 5,
     /// Empty: kill everything that the execution started; it ends with an [`ExitReport`].
     Cancel = 6,
     /// Raw bytes, at most 64: answered by [`Self::Pong`] with the same bytes.
     Ping = 7,
+    /// [`crate::lasting::Attach`] as JSON, under an id of the connection's own: send the output of a lasting execution under that id.
+    Attach = 8,
+    /// Empty, under an attachment's id: end it. Answered by [`Self::Detached`], unless it has ended by itself.
+    Detach = 9,
+    /// [`crate::lasting::Credit`] as JSON, under an attachment's id: so much more may be sent.
+    Credit = 10,
+    /// [`crate::lasting::List`] as JSON: which lasting executions there are. Answered by [`Self::Listed`].
+    List = 11,
+    /// Empty: forget a lasting execution that has ended.
+    Forget = 12,
+    /// [`crate::TtySize`] as JSON: the size of a lasting execution's terminal.
+    Resize = 13,
 
     /// [`Frozen`] as JSON: nothing of the sandbox has run for a while; no execution's time did either.
     Frozen = 33,
@@ -41,6 +57,19 @@ pub enum FrameKind {
     Error = 69,
     /// The answer to [`Self::Ping`].
     Pong = 70,
+    /// [`crate::lasting::Attached`] as JSON: the answer to [`Self::Attach`] where it is not [`Self::Error`].
+    Attached = 71,
+    /// [`crate::lasting::Gap`] as JSON: what an attachment does not get, in the place where it would have been.
+    Gap = 72,
+    /// Empty: the last frame of an attachment that was detached.
+    Detached = 73,
+    /// [`crate::lasting::Listed`] as JSON.
+    Listed = 74,
+    /// [`crate::lasting::Done`] as JSON: the answer to `StdinEof`, `Signal`, `Cancel`, `Forget` and `Resize` of a lasting execution.
+    Done = 75,
+    /// [`crate::lasting::StdinTaken`] as JSON: bytes of a lasting execution's standard input are done with, in the order in which the
+    /// connection sent them.
+    StdinTaken = 76,
 }
 
 impl FrameKind {
@@ -55,6 +84,12 @@ impl FrameKind {
             5 => Self::Signal,
             6 => Self::Cancel,
             7 => Self::Ping,
+            8 => Self::Attach,
+            9 => Self::Detach,
+            10 => Self::Credit,
+            11 => Self::List,
+            12 => Self::Forget,
+            13 => Self::Resize,
             33 => Self::Frozen,
             64 => Self::Hello,
             65 => Self::Started,
@@ -63,6 +98,12 @@ impl FrameKind {
             68 => Self::Exit,
             69 => Self::Error,
             70 => Self::Pong,
+            71 => Self::Attached,
+            72 => Self::Gap,
+            73 => Self::Detached,
+            74 => Self::Listed,
+            75 => Self::Done,
+            76 => Self::StdinTaken,
             _ => return None,
         })
     }
@@ -82,6 +123,10 @@ pub struct Hello {
     pub version: u8,
     /// The agent's PID inside the sandbox.
     pub pid: u32,
+    /// A random number of this run of the agent: another one than before means that the agent before this one died, and
+    /// with it all that was known of its executions. 0: an older agent, which has no lasting executions.
+    #[serde(default)]
+    pub boot_id: u64,
 }
 
 /// What to execute.
@@ -137,6 +182,10 @@ pub struct ExecRequest {
     /// which the kernel sends SIGXCPU. Not set when not given.
     #[serde(default)]
     pub cpu_time_limit_s: Option<u64>,
+    /// Makes it a lasting execution, where its id is a [`crate::LastingId`]'s. Without this it belongs to its connection
+    /// and ends with it.
+    #[serde(default)]
+    pub lasting: Option<Lasting>,
 }
 
 /// Send a signal.
@@ -149,7 +198,8 @@ pub struct ExecSignal {
 /// The process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
-    /// Its PID inside the sandbox; also its session and process group.
+    /// Its PID inside the sandbox; also its session and process group. 0 for a lasting execution whose program was not
+    /// found or could not be executed: it has ended already, and an attachment tells how.
     pub pid: u32,
 }
 
@@ -197,6 +247,14 @@ pub enum AgentErrorKind {
     TooLarge,
     /// A limit of the sandbox (memory, PIDs, descriptors, disk) stopped the start.
     Limit,
+    /// There is no such lasting execution: it never was, its start failed, it was forgotten, or its agent died.
+    NoExecution,
+    /// The lasting execution has not ended.
+    StillRunning,
+    /// The lasting execution has ended.
+    Ended,
+    /// The offset lies beyond the end of the output.
+    Offset,
     /// Anything else.
     Internal,
 }

@@ -7,7 +7,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{ExecutionId, RequestId};
+use crate::{ExecutionId, Problem, RequestId};
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -287,6 +287,109 @@ pub struct ExecuteResponse {
     /// The same as `stderr`, for older clients.
     #[schema(value_type = String)]
     pub logs: Arc<str>,
+}
+
+/// One event of an execution whose answer is a stream: `started`, then output in the order in which it came, then one of
+/// `exit` and `error`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ExecuteEvent {
+    /// The command runs.
+    Started(ExecutionStarted),
+    /// Standard output.
+    Stdout(OutputPiece),
+    /// Standard error.
+    Stderr(OutputPiece),
+    /// Output that this reader was too slow for.
+    Gap(OutputGap),
+    /// The command has ended: the last event of what went well, whatever its exit code.
+    Exit(ExecutionExit),
+    /// The last event of what did not: `execution_timeout`, `sandbox_lost` and others. The member `execution` of a timeout
+    /// has no output: that came before.
+    Error(Problem),
+}
+
+/// The command runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExecutionStarted {
+    /// The id of the request.
+    pub request_id: RequestId,
+    /// The id of the execution.
+    pub execution_id: ExecutionId,
+}
+
+/// A piece of output. Exactly one of `data` and `data_base64` is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutputPiece {
+    /// How many bytes of output came before it, of standard output and standard error together.
+    pub offset: u64,
+    /// The piece as text; no character is cut in two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// The piece in base64, where its bytes are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_base64: Option<String>,
+}
+
+/// Output that is not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutputGap {
+    /// The offset of the first byte of it.
+    pub from: u64,
+    /// The offset after the last.
+    pub to: u64,
+}
+
+/// How a command ended: the members of an [`ExecuteResponse`] but its output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ExecutionExit {
+    /// The id of the request.
+    pub request_id: RequestId,
+    /// The id of the execution.
+    pub execution_id: ExecutionId,
+    /// The exit code; 128 + n when signal n ended it.
+    pub exit_code: i32,
+    /// The name of the signal that ended it, or null.
+    pub signal: Option<String>,
+    /// Whether standard output went on after `max_output_bytes`.
+    pub stdout_truncated: bool,
+    /// Whether standard error went on after `max_output_bytes`.
+    pub stderr_truncated: bool,
+    /// Wall time of the command in milliseconds: whole, rounded up, at least 1.
+    pub duration_ms: u64,
+    /// Where the time went.
+    pub timings: Timings,
+    /// The runtime that ran it.
+    pub runtime: Runtime,
+    /// The image it ran in.
+    pub image: String,
+    /// Whether the kernel killed a process of the sandbox for want of memory.
+    pub oom_killed: bool,
+    /// What the sandbox used.
+    #[serde(default)]
+    pub usage: Usage,
+    /// Null, or `process exited with code N`.
+    pub error: Option<String>,
+}
+
+impl From<ExecuteResponse> for ExecutionExit {
+    fn from(response: ExecuteResponse) -> Self {
+        Self {
+            request_id: response.request_id,
+            execution_id: response.execution_id,
+            exit_code: response.exit_code,
+            signal: response.signal,
+            stdout_truncated: response.stdout_truncated,
+            stderr_truncated: response.stderr_truncated,
+            duration_ms: response.duration_ms,
+            timings: response.timings,
+            runtime: response.runtime,
+            image: response.image,
+            oom_killed: response.oom_killed,
+            usage: response.usage,
+            error: response.error,
+        }
+    }
 }
 
 #[cfg(test)]

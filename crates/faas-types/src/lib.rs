@@ -16,8 +16,8 @@ mod server;
 pub use capability::{Capabilities, LimitSupport, LimitsSupport, RuntimeCapabilities};
 pub use error::{ErrorCode, FieldError, Problem};
 pub use execute::{
-    CommandLine, EnvVars, ExecuteRequest, ExecuteResponse, InputFile, Network, Runtime, RuntimeChoice,
-    Timings, Usage,
+    CommandLine, EnvVars, ExecuteEvent, ExecuteRequest, ExecuteResponse, ExecutionExit, ExecutionStarted,
+    InputFile, Network, OutputGap, OutputPiece, Runtime, RuntimeChoice, Timings, Usage,
 };
 pub use ids::{ExecutionId, GatewayId, InstanceId, RequestId, SandboxId, SnapshotId, TenantId};
 pub use image::{ImageEvent, ImageInfo, ImageProgress, ImagesAdded, PullRequest};

@@ -7,7 +7,7 @@ client; what belongs to the gateway as a whole is a method here.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -18,7 +18,7 @@ from faas_sdk._transport.blocking import BlockingTransport
 from faas_sdk.images import AsyncImages, Images
 from faas_sdk.instances import AsyncInstances, Instances
 from faas_sdk.options import ExecuteOptions, RetryPolicy
-from faas_sdk.types import Capabilities, ExecuteResult, Health, Leak, VersionInfo
+from faas_sdk.types import Capabilities, ExecuteEvent, ExecuteResult, Health, Leak, VersionInfo
 
 __all__ = ["AsyncFaaSClient", "FaaSClient"]
 
@@ -77,6 +77,28 @@ class FaaSClient:
             TransportError: no answer came.
         """
         return self._transport.send(execute.execute(command, **options))
+
+    def stream(self, command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> Generator[ExecuteEvent]:
+        """Runs one command in a fresh sandbox and gives its output while it runs.
+
+        The first event is a :class:`faas_sdk.types.StartedEvent`, the last an :class:`faas_sdk.types.ExitEvent`;
+        between them is output in the order in which it came. Nothing is sent before the first event is asked for.
+        Closing the generator before its end, with ``close()`` or :func:`contextlib.closing`, ends the command. A reader
+        that is too slow misses output and gets a :class:`faas_sdk.types.GapEvent`; the command does not wait for it.
+
+        Args:
+            command: as for :meth:`execute`.
+            **options: as for :meth:`execute`; ``http_timeout_s`` is the longest silence of the gateway, which says
+                something every 15 s.
+
+        Raises:
+            ExecutionTimeoutError: the command was still running at ``timeout_ms``; its output came before.
+            SandboxLostError: the sandbox died; the output until then came before.
+            APIError: another error of the gateway, before the first event or after it; a subclass for each code.
+            ConnectionLostError: the connection broke before the last event.
+            TransportError: no answer came.
+        """
+        return self._transport.stream(execute.stream(command, **options))
 
     def capabilities(self) -> Capabilities:
         """What every runtime can do on the gateway's host, and the reason for what it cannot."""
@@ -155,6 +177,10 @@ class AsyncFaaSClient:
     async def execute(self, command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> ExecuteResult:
         """See :meth:`FaaSClient.execute`."""
         return await self._transport.send(execute.execute(command, **options))
+
+    def stream(self, command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> AsyncGenerator[ExecuteEvent]:
+        """See :meth:`FaaSClient.stream`. Closing it is ``aclose()`` or :func:`contextlib.aclosing`."""
+        return self._transport.stream(execute.stream(command, **options))
 
     async def capabilities(self) -> Capabilities:
         """See :meth:`FaaSClient.capabilities`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +115,88 @@ class ExecuteResult:
 
 def _exact_bytes(text: str, encoded: str | None) -> bytes:
     return text.encode() if encoded is None else base64.b64decode(encoded, validate=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartedEvent:
+    """The command runs: the first event of a stream."""
+
+    request_id: str
+    """The id of the HTTP request."""
+    execution_id: str
+    """The id of this run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputEvent:
+    """A piece of output, as it was written."""
+
+    stream: Literal["stdout", "stderr"]
+    """Which of the two."""
+    offset: int
+    """How many bytes of output came before it, of both streams together."""
+    data: bytes
+    """The piece, byte for byte."""
+    is_text: bool
+    """Whether it is UTF-8; no character is cut in two then."""
+
+    @property
+    def text(self) -> str:
+        """The piece as text; U+FFFD stands for bytes that are not UTF-8."""
+        return self.data.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapEvent:
+    """Output that was lost, since this reader was too slow for it."""
+
+    start: int
+    """The offset of the first byte of it."""
+    end: int
+    """The offset after the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitEvent:
+    """The command has ended: the last event. The same as in :class:`ExecuteResult`, but for the output."""
+
+    request_id: str
+    """The id of the HTTP request."""
+    execution_id: str
+    """The id of this run."""
+    exit_code: int
+    """The exit code; 128 + n when signal n ended the command."""
+    signal: str | None
+    """The name of the signal that ended it (``"SIGKILL"``), or None."""
+    stdout_truncated: bool
+    """Whether standard output went on after ``max_output_bytes``."""
+    stderr_truncated: bool
+    """Whether standard error went on after ``max_output_bytes``."""
+    duration_ms: int
+    """Wall time of the command in milliseconds: whole, rounded up, at least 1."""
+    timings: Timings
+    """Where the time went."""
+    runtime: str
+    """The runtime that ran it."""
+    image: str
+    """The image it ran in."""
+    usage: Usage
+    """What it used up."""
+    oom_killed: bool
+    """Whether the kernel killed a process of the sandbox for want of memory."""
+    error: str | None
+    """None, or ``process exited with code N``."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The whole event as it came, members unknown to this version included."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command exited with code 0."""
+        return self.exit_code == 0
+
+
+ExecuteEvent = StartedEvent | OutputEvent | GapEvent | ExitEvent
+"""One event of :meth:`faas_sdk.client.FaaSClient.stream`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,16 +14,16 @@ from tests.stub import Reply, instance
 
 NAMES = """
 APIError AsyncFaaSClient AsyncInstance Capabilities ConflictError ConnectFailedError ConnectionLostError
-CreateInstanceOptions ExecOptions ExecuteOptions ExecuteResult ExecutionTimeoutError FaaSClient FaaSError FieldError
-File ForbiddenError GoneError Health ImageInfo ImageProgress ImageUnavailableError Instance InstanceInfo
-InstanceMetrics InsufficientStorageError InternalError InvalidRequestError Leak LimitsSupport MethodNotAllowedError
-NotFoundError OverloadedError PayloadTooLargeError QuotaExceededError RangeNotSatisfiableError RateLimitedError
-RequestTimeoutError ResponseFormatError RetryPolicy RuntimeCapabilities RuntimeHealth RuntimeUnavailableError
-SandboxLostError StoreHealth Support Timings TransportError TransportTimeoutError UnauthorizedError UnsupportedError
-UnsupportedMediaTypeError Usage VersionInfo __version__
+CreateInstanceOptions ExecOptions ExecuteEvent ExecuteOptions ExecuteResult ExecutionTimeoutError ExitEvent FaaSClient
+FaaSError FieldError File ForbiddenError GapEvent GoneError Health ImageInfo ImageProgress ImageUnavailableError
+Instance InstanceInfo InstanceMetrics InsufficientStorageError InternalError InvalidRequestError Leak LimitsSupport
+MethodNotAllowedError NotFoundError OutputEvent OverloadedError PayloadTooLargeError QuotaExceededError
+RangeNotSatisfiableError RateLimitedError RequestTimeoutError ResponseFormatError RetryPolicy RuntimeCapabilities
+RuntimeHealth RuntimeUnavailableError SandboxLostError StartedEvent StoreHealth Support Timings TransportError
+TransportTimeoutError UnauthorizedError UnsupportedError UnsupportedMediaTypeError Usage VersionInfo __version__
 """.split()
 
-VERBS = ["base_url", "capabilities", "close", "execute", "health", "images", "instances", "leaks", "version"]
+VERBS = ["base_url", "capabilities", "close", "execute", "health", "images", "instances", "leaks", "stream", "version"]
 IMAGE_VERBS = ["import_archive", "list", "pull", "remove"]
 CHANGES = ["delete", "exec", "metrics", "pause", "resume", "set_timeout", "start", "stop", "update"]
 INSTANCES_VERBS = sorted([*CHANGES, "create", "get", "list"])

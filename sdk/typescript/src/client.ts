@@ -5,13 +5,13 @@
 
 import process from "node:process";
 import { clientConfig } from "./core/config.js";
-import { execute } from "./core/operations/execute.js";
+import { execute, stream } from "./core/operations/execute.js";
 import { capabilities, health, leaks, version } from "./core/operations/server.js";
 import { Images } from "./images.js";
 import { Instances } from "./instances.js";
 import type { CallOptions, ClientOptions, ExecuteOptions } from "./options.js";
 import { FetchTransport } from "./transport/fetch.js";
-import type { Capabilities, ExecuteResult, Health, Leak, VersionInfo } from "./types.js";
+import type { Capabilities, ExecuteEvent, ExecuteResult, Health, Leak, VersionInfo } from "./types.js";
 
 /** A client of one gateway. */
 export class FaaSClient {
@@ -43,6 +43,28 @@ export class FaaSClient {
    */
   async execute(command: string | readonly string[], options: string | ExecuteOptions = {}): Promise<ExecuteResult> {
     return this.#transport.send(execute(command, typeof options === "string" ? { image: options } : options));
+  }
+
+  /**
+   * Runs one command in a fresh sandbox and gives its output while it runs.
+   *
+   * The first event is `started`, the last `exit`; between them is output in the order in which it came. Nothing is sent
+   * before the first event is asked for. Leaving the loop, or the `signal`, ends the command. A reader that is too slow
+   * misses output and gets a `gap`; the command does not wait for it.
+   *
+   * @param command as for `execute`.
+   * @param options as for `execute`; `httpTimeoutMs` is the longest silence of the gateway, which says something every 15 s.
+   * @throws TypeError or RangeError, at once, where an argument cannot be sent.
+   * @throws ExecutionTimeoutError where the command was still running at `timeoutMs`; its output came before.
+   * @throws SandboxLostError where the sandbox died; the output until then came before.
+   * @throws APIError of another code, before the first event or after it.
+   * @throws ConnectionLostError where the connection broke before the last event.
+   */
+  stream(
+    command: string | readonly string[],
+    options: string | ExecuteOptions = {},
+  ): AsyncGenerator<ExecuteEvent, void, undefined> {
+    return this.#transport.stream(stream(command, typeof options === "string" ? { image: options } : options));
   }
 
   /** What every runtime can do on the gateway's host, and the reason for what it cannot. */

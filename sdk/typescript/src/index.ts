@@ -54,8 +54,11 @@ export type {
 } from "./options.js";
 export {
   type Capabilities,
+  type ExecuteEvent,
   ExecuteResult,
+  type ExitEvent,
   type FieldError,
+  type GapEvent,
   type Health,
   type ImageInfo,
   type ImageProgress,
@@ -63,8 +66,10 @@ export {
   type InstanceMetrics,
   type Leak,
   type LimitsSupport,
+  type OutputEvent,
   type RuntimeCapabilities,
   type RuntimeHealth,
+  type StartedEvent,
   type StoreHealth,
   type Support,
   type Timings,

@@ -135,6 +135,48 @@ function exactBytes(text: string, base64: string | null): Uint8Array {
   return new Uint8Array(base64 === null ? Buffer.from(text, "utf8") : Buffer.from(base64, "base64"));
 }
 
+/** The command runs: the first event of a stream. */
+export interface StartedEvent {
+  readonly event: "started";
+  /** The id of the HTTP request. */
+  readonly requestId: string;
+  /** The id of this run. */
+  readonly executionId: string;
+}
+
+/** A piece of output, as it was written. */
+export interface OutputEvent {
+  /** Which of the two streams. */
+  readonly event: "stdout" | "stderr";
+  /** How many bytes of output came before it, of both streams together. */
+  readonly offset: number;
+  /** The piece as text; U+FFFD stands for bytes that are not UTF-8. No character is cut in two. */
+  readonly text: string;
+  /** The piece, byte for byte. */
+  readonly bytes: Uint8Array;
+  /** Whether it is UTF-8. */
+  readonly isText: boolean;
+}
+
+/** Output that was lost, since this reader was too slow for it. */
+export interface GapEvent {
+  readonly event: "gap";
+  /** The offset of the first byte of it. */
+  readonly from: number;
+  /** The offset after the last. */
+  readonly to: number;
+}
+
+/** The command has ended: the last event. The same as in {@link ExecuteResult}, but for the output. */
+export interface ExitEvent extends Omit<ExecuteResultMembers, "stdout" | "stderr" | "stdoutBase64" | "stderrBase64"> {
+  readonly event: "exit";
+  /** Whether the command exited with code 0. */
+  readonly ok: boolean;
+}
+
+/** One event of a stream. */
+export type ExecuteEvent = StartedEvent | OutputEvent | GapEvent | ExitEvent;
+
 /** One member of a request that is not valid. */
 export interface FieldError {
   /** Where: a JSON Pointer (RFC 6901) into the body, `""` for the whole of it. */

@@ -24,6 +24,7 @@ test("the client has these verbs", () => {
     "execute",
     "health",
     "leaks",
+    "stream",
     "version",
   ]);
   const { images } = new sdk.FaaSClient({ baseUrl: "http://127.0.0.1:1" });

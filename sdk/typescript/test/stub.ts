@@ -211,8 +211,12 @@ export class StubGateway {
       ...reply.headers,
     });
     if (reply.holdAfter !== undefined) {
+      const gone = new Promise<boolean>((resolve) => response.once("close", () => resolve(true)));
       response.write(body.subarray(0, reply.holdAfter));
-      await reply.hold;
+      if (await Promise.race([reply.hold?.then(() => false), gone])) {
+        this.goneWhileHeld++;
+        return;
+      }
       response.end(body.subarray(reply.holdAfter));
     } else if (reply.cutAfter === undefined) {
       response.end(body);

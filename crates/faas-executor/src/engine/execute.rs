@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use faas_guest_protocol::{AgentError, AgentErrorKind, ExecFile, ExecRequest, ExitReport, Program};
+use faas_guest_protocol::{
+    AgentError, AgentErrorKind, ExecFile, ExecRequest, ExitReport, OutputStream, Program,
+};
 use faas_types::{ExecutionId, Runtime, RuntimeChoice, SandboxId, Timings};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::backend::{Backend, named};
-use super::{ExecuteSpec, ExecutionOutcome, Inner, InputFile, images};
+use super::{ExecuteSpec, ExecutionOutcome, Inner, InputFile, LiveOutput, images};
 use crate::error::EngineError;
-use crate::guest::{AgentConnection, Collected, ExecCall, GuestError, Held};
+use crate::guest::{AgentConnection, Collected, ExecCall, GuestError, Held, OutputSink};
 use crate::sandbox::{Account, ImageDefaults, SandboxError, SandboxHandle, SandboxSpec};
 
 /// How long after its timeout an execution is given the whole CPU: with little of it the agent, which keeps the time,
@@ -116,7 +118,44 @@ async fn ready<'a>(
     Ok(backend)
 }
 
-pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<ExecutionOutcome, EngineError> {
+/// Where the output goes: to somebody who takes it as it comes, or into the outcome.
+pub(super) struct Destination<'a> {
+    execution_id: ExecutionId,
+    live: Option<&'a mut dyn LiveOutput>,
+    has_started: bool,
+    pub(super) collected: Collected,
+}
+
+impl<'a> Destination<'a> {
+    pub(super) fn new(execution_id: ExecutionId, live: Option<&'a mut dyn LiveOutput>) -> Self {
+        Self { execution_id, live, has_started: false, collected: Collected::default() }
+    }
+}
+
+impl OutputSink for Destination<'_> {
+    fn started(&mut self) {
+        if let (Some(live), false) = (&mut self.live, self.has_started) {
+            live.started(&self.execution_id);
+        }
+        self.has_started = true;
+    }
+
+    fn output(&mut self, stream: OutputStream, bytes: &[u8]) {
+        // Of a program that cannot be executed there is output alone.
+        self.started();
+        match &mut self.live {
+            Some(live) => live.output(stream, bytes),
+            None => self.collected.output(stream, bytes),
+        }
+    }
+}
+
+/// With `live` the outcome has no output: it went there.
+pub(super) async fn execute(
+    inner: &Arc<Inner>,
+    spec: ExecuteSpec,
+    live: Option<&mut dyn LiveOutput>,
+) -> Result<ExecutionOutcome, EngineError> {
     let runtime = match spec.runtime {
         RuntimeChoice::Auto => inner.config.default_runtime,
         named => named,
@@ -154,10 +193,10 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
     };
     let call = call.for_image(&sandbox.image);
     let started = Instant::now();
-    let mut collected = Collected::default();
+    let mut output = Destination::new(execution_id.clone(), live);
     let result = {
         let mut agent = AgentConnection::new(stream);
-        let ended = agent.exec(call, &mut collected);
+        let ended = agent.exec(call, &mut output);
         tokio::pin!(ended);
         match tokio::time::timeout(timeout.saturating_add(HURRY_AFTER), &mut ended).await {
             Ok(result) => Some(result),
@@ -169,6 +208,7 @@ pub(super) async fn execute(inner: &Arc<Inner>, spec: ExecuteSpec) -> Result<Exe
             }
         }
     };
+    let collected = output.collected;
     // What was counted is worth less than what the command said.
     let account = backend.account(sandbox).await.unwrap_or_else(|error| {
         tracing::warn!(sandbox = %sandbox.id, %error, "what it used is not known");
@@ -268,6 +308,7 @@ impl Call {
                 timeout_ms: Some(millis(self.timeout)),
                 max_output_bytes: self.max_output_bytes,
                 cpu_time_limit_s: None,
+                lasting: None,
             },
             files: self.files.into_iter().map(|file| file.content).collect(),
             stdin: self.stdin,

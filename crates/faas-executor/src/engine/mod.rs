@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use faas_guest_protocol::{ExitReport, Program};
+use faas_guest_protocol::{ExitReport, OutputStream, Program};
 use faas_types::{Capabilities, ExecutionId, Network, RequestId, Runtime, RuntimeChoice, Timings, Usage};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -152,6 +152,17 @@ pub struct ExecutionOutcome {
     pub timings: Timings,
 }
 
+/// Takes the output of an execution as it comes: at most `max_output_bytes` of each stream. The execution waits for it,
+/// so it must not wait for anything.
+pub trait LiveOutput: Send {
+    /// The program runs, or there is output of one that could not be executed. Comes once, and first; not at all where
+    /// there is neither.
+    fn started(&mut self, id: &ExecutionId);
+
+    /// It has said something.
+    fn output(&mut self, stream: OutputStream, bytes: &[u8]);
+}
+
 /// The engine. Cheap to clone: all clones are one engine.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -236,7 +247,19 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]; a program that fails is no error.
     pub async fn execute(&self, spec: ExecuteSpec) -> Result<ExecutionOutcome, EngineError> {
-        execute::execute(&self.inner, spec).await
+        execute::execute(&self.inner, spec, None).await
+    }
+
+    /// The same, with the output given to `live` as it comes; the outcome has none of it.
+    ///
+    /// # Errors
+    /// As [`Engine::execute`].
+    pub async fn execute_live(
+        &self,
+        spec: ExecuteSpec,
+        live: &mut dyn LiveOutput,
+    ) -> Result<ExecutionOutcome, EngineError> {
+        execute::execute(&self.inner, spec, Some(live)).await
     }
 
     /// The rows that last.

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 
 use faas_guest_protocol::{
-    Decoder, ExecRequest, ExitReport, FrameKind, Frozen, MAX_REPLY_PAYLOAD, MAX_REQUEST_PAYLOAD, encode_into,
+    Decoder, ExecRequest, ExitReport, FrameKind, Frozen, MAX_REPLY_PAYLOAD, MAX_REQUEST_PAYLOAD,
+    OutputStream, encode_into,
 };
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
 
@@ -49,6 +50,15 @@ impl std::fmt::Debug for Held {
     }
 }
 
+/// Takes what a program says, as it comes. The connection waits for it, so it must not wait for anything.
+pub trait OutputSink: Send {
+    /// The program runs. One that could not be executed never does.
+    fn started(&mut self) {}
+
+    /// It has said something.
+    fn output(&mut self, stream: OutputStream, bytes: &[u8]);
+}
+
 /// What a program has said so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
@@ -56,6 +66,15 @@ pub struct Collected {
     pub stdout: Vec<u8>,
     /// The first bytes of its standard error.
     pub stderr: Vec<u8>,
+}
+
+impl OutputSink for Collected {
+    fn output(&mut self, stream: OutputStream, bytes: &[u8]) {
+        match stream {
+            OutputStream::Stdout => self.stdout.extend_from_slice(bytes),
+            OutputStream::Stderr => self.stderr.extend_from_slice(bytes),
+        }
+    }
 }
 
 /// A connection, for one execution after the other. Dropping it, or the future of an execution, ends what runs.
@@ -96,22 +115,22 @@ impl AgentConnection {
         Ok(self.writer.flush().await?)
     }
 
-    /// Runs one program and collects what it says in `collected` until it ends. The order is sent before the agent has
+    /// Runs one program and gives what it says to `sink` until it ends. The order is sent before the agent has
     /// greeted: it may still be starting.
     ///
     /// The connection takes further calls only after an `Ok` or a [`GuestError::Agent`]. When the future is dropped
-    /// `collected` has what came until then.
+    /// `sink` has what came until then.
     ///
     /// # Errors
     /// [`GuestError`]. Waits as long as the agent keeps the connection open: the caller sets a deadline.
     pub async fn exec(
         &mut self,
         call: ExecCall,
-        collected: &mut Collected,
+        sink: &mut dyn OutputSink,
     ) -> Result<ExitReport, GuestError> {
         let exec_id = self.next_id;
         self.next_id += 1;
-        let mut reply = Reply::new(exec_id, call.request.max_output_bytes, self.greeted, collected);
+        let mut reply = Reply::new(exec_id, call.request.max_output_bytes, self.greeted, sink);
         let order = order(exec_id, &call)?;
         let exit = self.converse(exec_id, order, call, &mut reply).await?;
         self.greeted = true;

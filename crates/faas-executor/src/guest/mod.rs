@@ -4,18 +4,24 @@
 //! are checked against what was asked; what is not believable ends the connection. It can never make this side wait
 //! for ever or hold more than was asked for: the caller sets the deadline, and `max_output_bytes` bounds the rest.
 
+mod client;
 #[cfg(all(target_os = "linux", any(feature = "native", feature = "docker")))]
 pub(crate) mod connect;
 mod connection;
+mod mux;
 mod reply;
 mod stream;
 
-pub use connection::{AgentConnection, Collected, ExecCall, Held};
+pub use client::{AgentClient, Attachment, LastingCall};
+pub use connection::{AgentConnection, Collected, ExecCall, Held, OutputSink};
+pub use mux::LastingEvent;
 pub use stream::AgentStream;
+
+use std::sync::Arc;
 
 use faas_guest_protocol::{AgentError, FrameError};
 
-/// Why a program's end is not known.
+/// Why a program's end is not known, or something was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     /// The agent could not start it.
@@ -36,4 +42,7 @@ pub enum GuestError {
     /// What the agent sent cannot be true.
     #[error("its agent broke the protocol: {0}")]
     Protocol(&'static str),
+    /// The connection that this and others shared has ended, for the reason that is in it.
+    #[error(transparent)]
+    Connection(Arc<GuestError>),
 }

@@ -2,27 +2,55 @@
 
 use std::time::Instant;
 
-use faas_guest_protocol::{AgentError, ExitReport, Frame, FrameKind, Hello, Started, VERSION};
+use faas_guest_protocol::{AgentError, ExitReport, Frame, FrameKind, Hello, OutputStream, Started, VERSION};
 use serde::de::DeserializeOwned;
 
-use super::{Collected, GuestError};
+use super::{GuestError, OutputSink};
 
 /// The longest message of an agent's error that is passed on.
 const MAX_MESSAGE_CHARS: usize = 1024;
 
 /// One execution as it is told.
-#[derive(Debug)]
 pub(super) struct Reply<'a> {
     exec_id: u64,
     max_output_bytes: usize,
     asked: Instant,
     greeted: bool,
     started: bool,
-    collected: &'a mut Collected,
+    /// How much came of stdout and of stderr.
+    taken: [usize; 2],
+    sink: &'a mut dyn OutputSink,
 }
 
-fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, GuestError> {
+pub(super) fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, GuestError> {
     serde_json::from_slice(payload).map_err(|_| GuestError::Protocol("a message cannot be read"))
+}
+
+/// A report that can be true: one of code and signal, in their ranges.
+pub(super) fn believable(report: ExitReport) -> Result<ExitReport, GuestError> {
+    match (report.code, report.signal) {
+        (Some(0..=255), None) | (None, Some(1..=64)) => Ok(report),
+        _ => Err(GuestError::Protocol("an end that no process has")),
+    }
+}
+
+/// An error whose message may go to clients, and to the log, whose lines are the gateway's own.
+pub(super) fn plain(mut error: AgentError) -> AgentError {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    error.message = error.message.chars().take(MAX_MESSAGE_CHARS).map(plain).collect();
+    error
+}
+
+/// Whose greeting it is, where it is one of this version.
+pub(super) fn greeting(frame: &Frame) -> Result<Hello, GuestError> {
+    let hello: Hello = match FrameKind::from_byte(frame.kind) {
+        Some(FrameKind::Hello) => parse(&frame.payload)?,
+        _ => return Err(GuestError::Protocol("the first frame is no greeting")),
+    };
+    if hello.version != VERSION {
+        return Err(GuestError::Protocol("it speaks another version"));
+    }
+    Ok(hello)
 }
 
 impl<'a> Reply<'a> {
@@ -31,7 +59,7 @@ impl<'a> Reply<'a> {
         exec_id: u64,
         max_output_bytes: u64,
         greeted: bool,
-        collected: &'a mut Collected,
+        sink: &'a mut dyn OutputSink,
     ) -> Self {
         Self {
             exec_id,
@@ -39,7 +67,8 @@ impl<'a> Reply<'a> {
             asked: Instant::now(),
             greeted,
             started: false,
-            collected,
+            taken: [0; 2],
+            sink,
         }
     }
 
@@ -47,13 +76,7 @@ impl<'a> Reply<'a> {
     pub(super) fn take(&mut self, frame: &Frame) -> Result<Option<ExitReport>, GuestError> {
         let kind = FrameKind::from_byte(frame.kind);
         if !self.greeted {
-            let hello: Hello = match kind {
-                Some(FrameKind::Hello) => parse(&frame.payload)?,
-                _ => return Err(GuestError::Protocol("the first frame is no greeting")),
-            };
-            if hello.version != VERSION {
-                return Err(GuestError::Protocol("it speaks another version"));
-            }
+            greeting(frame)?;
             self.greeted = true;
             return Ok(None);
         }
@@ -68,44 +91,34 @@ impl<'a> Reply<'a> {
             Some(FrameKind::Started) if !self.started => {
                 let _started: Started = parse(&frame.payload)?;
                 self.started = true;
+                self.sink.started();
                 Ok(None)
             }
-            Some(FrameKind::Stdout) => {
-                append(&mut self.collected.stdout, &frame.payload, self.max_output_bytes)
-            }
-            Some(FrameKind::Stderr) => {
-                append(&mut self.collected.stderr, &frame.payload, self.max_output_bytes)
-            }
+            Some(FrameKind::Stdout) => self.output(OutputStream::Stdout, &frame.payload),
+            Some(FrameKind::Stderr) => self.output(OutputStream::Stderr, &frame.payload),
             Some(FrameKind::Exit) => self.report(parse(&frame.payload)?).map(Some),
-            Some(FrameKind::Error) => {
-                let mut error: AgentError = parse(&frame.payload)?;
-                // It goes to the log too, whose lines are the gateway's own.
-                let plain = |c: char| if c.is_control() { ' ' } else { c };
-                error.message = error.message.chars().take(MAX_MESSAGE_CHARS).map(plain).collect();
-                Err(GuestError::Agent(error))
-            }
+            Some(FrameKind::Error) => Err(GuestError::Agent(plain(parse(&frame.payload)?))),
             _ => Err(GuestError::Protocol("a frame out of order")),
         }
     }
 
-    /// A report that can be true: one of code and signal, in their ranges, and no longer than it took.
-    fn report(&self, mut report: ExitReport) -> Result<ExitReport, GuestError> {
-        match (report.code, report.signal) {
-            (Some(0..=255), None) | (None, Some(1..=64)) => {}
-            _ => return Err(GuestError::Protocol("an end that no process has")),
+    fn output(&mut self, stream: OutputStream, bytes: &[u8]) -> Result<Option<ExitReport>, GuestError> {
+        let taken = &mut self.taken[stream as usize];
+        if bytes.len() > self.max_output_bytes - *taken {
+            return Err(GuestError::Protocol("more output than was asked for"));
         }
+        *taken += bytes.len();
+        self.sink.output(stream, bytes);
+        Ok(None)
+    }
+
+    /// A report that can be true, and no longer than it took.
+    fn report(&self, report: ExitReport) -> Result<ExitReport, GuestError> {
+        let mut report = believable(report)?;
         let elapsed = u64::try_from(self.asked.elapsed().as_micros()).unwrap_or(u64::MAX);
         report.duration_us = report.duration_us.min(elapsed);
         Ok(report)
     }
-}
-
-fn append(to: &mut Vec<u8>, bytes: &[u8], max: usize) -> Result<Option<ExitReport>, GuestError> {
-    if bytes.len() > max - to.len() {
-        return Err(GuestError::Protocol("more output than was asked for"));
-    }
-    to.extend_from_slice(bytes);
-    Ok(None)
 }
 
 #[cfg(test)]
@@ -113,7 +126,8 @@ mod tests {
     use faas_guest_protocol::{ExitReport, Frame, FrameKind, Hello, VERSION};
     use proptest::prelude::*;
 
-    use super::{Collected, GuestError, Reply};
+    use super::{GuestError, Reply};
+    use crate::guest::Collected;
 
     fn frame(kind: FrameKind, exec_id: u64, payload: &[u8]) -> Frame {
         Frame { kind: kind as u8, exec_id, payload: payload.to_vec() }
@@ -148,8 +162,9 @@ mod tests {
             1,
             b"x"
         ))));
-        let hello =
-            |version| frame(FrameKind::Hello, 0, &serde_json::to_vec(&Hello { version, pid: 3 }).unwrap());
+        let hello = |version| {
+            frame(FrameKind::Hello, 0, &serde_json::to_vec(&Hello { version, pid: 3, boot_id: 7 }).unwrap())
+        };
         assert!(broken(Reply::new(1, 10, false, &mut Collected::default()).take(&hello(VERSION + 1))));
         assert!(Reply::new(1, 10, false, &mut Collected::default()).take(&hello(VERSION)).unwrap().is_none());
     }

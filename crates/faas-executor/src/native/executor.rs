@@ -744,7 +744,7 @@ impl SandboxExecutor for NativeExecutor {
             features: BTreeMap::from([
                 ("landlock".to_owned(), landlock),
                 ("images".to_owned(), images),
-                ("lasting".to_owned(), lasting),
+                ("instances".to_owned(), lasting),
                 ("lasting_disk_limit".to_owned(), lasting_disk),
                 ("network_egress".to_owned(), LimitSupport::no(NO_EGRESS)),
                 ("rootless".to_owned(), rootless),

@@ -97,14 +97,18 @@ fn clear(dir: &Path) {
     let ids = ["data", "seam"].map(|name| dir.join("home").join(name).join("gateway-id"));
     let ids: Vec<_> =
         ids.iter().filter_map(|path| Some(fs::read_to_string(path).ok()?.trim().to_owned())).collect();
-    for line in leftovers::marked(&ids) {
-        let Some(cgroup) = line.strip_prefix("cgroup ") else { continue };
-        let below = fs::read_dir(cgroup).into_iter().flatten().flatten().map(|entry| entry.path());
-        for dir in below.filter(|path| path.is_dir()).chain([cgroup.into()]) {
-            if let Err(error) = fs::remove_dir(&dir) {
-                eprintln!("{}: {error}", dir.display());
+    let marked = leftovers::eventually(|| {
+        for line in leftovers::marked(&ids) {
+            let Some(cgroup) = line.strip_prefix("cgroup ") else { continue };
+            let below = fs::read_dir(cgroup).into_iter().flatten().flatten().map(|entry| entry.path());
+            for dir in below.filter(|path| path.is_dir()).chain([cgroup.into()]) {
+                match fs::remove_dir(&dir) {
+                    // Tried again, until it is found no more.
+                    Ok(()) | Err(_) => {}
+                }
             }
         }
-    }
-    assert_eq!(left, [""; 0], "left after a failure");
+        leftovers::marked(&ids)
+    });
+    assert_eq!((left, marked), (Vec::new(), Vec::new()), "left after a failure");
 }

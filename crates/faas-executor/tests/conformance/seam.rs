@@ -57,6 +57,7 @@ impl Site {
         self.engine_dir.with_file_name("seam")
     }
 
+    #[cfg(feature = "native")]
     pub(crate) fn gateway_id(&self) -> String {
         fs::read_to_string(self.data_dir().join("gateway-id")).unwrap().trim().to_owned()
     }
@@ -246,6 +247,7 @@ impl Seam {
             timeout_ms: Some(u64::try_from(SETTLE.as_millis()).unwrap()),
             max_output_bytes: 1 << 20,
             cpu_time_limit_s: None,
+            lasting: None,
         };
         let call = ExecCall { request, files: Vec::new(), stdin: None, held: None };
         let mut said = Collected::default();
@@ -304,7 +306,9 @@ impl Server {
         Self { child, record }
     }
 
+    #[cfg(feature = "native")]
     /// The processes that it has started.
+    #[cfg(feature = "native")]
     pub(crate) fn children(&self) -> Vec<faas_test_support::gateway::leftovers::Process> {
         let own = i32::try_from(self.child.id()).unwrap();
         let all = faas_test_support::gateway::leftovers::processes();

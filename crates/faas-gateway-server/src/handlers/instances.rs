@@ -8,7 +8,7 @@ use faas_executor::guest::Held;
 use faas_executor::store::{InstanceFilter, Position};
 use faas_executor::{EngineError, InstanceInfo, Removal};
 use faas_types::{
-    CreateInstanceRequest, ErrorCode, ExecRequest, ExecuteResponse, Instance, InstanceId, InstanceMetrics,
+    CreateInstanceRequest, ExecRequest, ExecuteEvent, ExecuteResponse, Instance, InstanceId, InstanceMetrics,
     InstanceStatus, RequestId, StopRequest, TenantId, TimeoutRequest, UpdateInstanceRequest,
 };
 use serde::Deserialize;
@@ -17,7 +17,7 @@ use utoipa::IntoParams;
 use crate::error::ApiError;
 use crate::events::EventFormat;
 use crate::extract::{JsonBody, OptionalJson};
-use crate::handlers::execute;
+use crate::handlers::{execute, execute_stream};
 use crate::openapi::Problems;
 use crate::state::Shared;
 use crate::{instance_info, offload, query, validate};
@@ -39,8 +39,14 @@ fn no_query(uri: &Uri) -> Result<(), ApiError> {
     post,
     path = "/api/v1/instances",
     tag = "instances",
+    params(("idempotency-key" = Option<String>, Header, description = "1 to 255 visible ASCII characters")),
     request_body = CreateInstanceRequest,
-    responses((status = 201, description = "It runs", body = Instance), Problems),
+    responses(
+        (status = 201, description = "It runs", body = Instance, headers(
+            ("idempotency-replayed" = String, description = "`true` where the answer was given before"),
+        )),
+        Problems,
+    ),
 )]
 pub(crate) async fn create(
     State(state): State<Shared>,
@@ -205,14 +211,25 @@ pub(crate) async fn delete(
 ///
 /// Answers when it has ended. What it started in the background runs on. A command that fails is a 200 with its
 /// `exit_code`; a client that closes its connection cancels its command, with all that it started.
+///
+/// With `accept: text/event-stream` or `application/x-ndjson` the answer comes as events, as that of `/api/v1/execute`.
 #[utoipa::path(
     post,
     path = "/api/v1/instances/{id}/exec",
     tag = "instances",
-    params(("id" = String, Path, description = "Its id")),
+    params(
+        ("id" = String, Path, description = "Its id"),
+        ("idempotency-key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+    ),
     request_body = ExecRequest,
     responses(
-        (status = 200, description = "The command ran, whatever its exit code", body = ExecuteResponse),
+        (status = 200, description = "The command ran, whatever its exit code", content(
+            (ExecuteResponse = "application/json"),
+            (ExecuteEvent = "text/event-stream"),
+            (ExecuteEvent = "application/x-ndjson"),
+        ), headers(
+            ("idempotency-replayed" = String, description = "`true` where the answer was given before"),
+        )),
         Problems,
     ),
 )]
@@ -226,10 +243,7 @@ pub(crate) async fn exec(
 ) -> Result<Response, ApiError> {
     let JsonBody { value, bytes, room } = body?;
     no_query(&uri)?;
-    if EventFormat::wanted(&headers).is_some() {
-        let detail = "this version does not stream a command's output; accept application/json";
-        return Err(ApiError::new(ErrorCode::Unsupported, detail));
-    }
+    execute::refuse_to_resume(&headers)?;
     let id = InstanceId(id);
     // What it may be given depends on the instance.
     let limits = state
@@ -240,7 +254,14 @@ pub(crate) async fn exec(
     let (rules, request) = (state.limits, request_id.clone());
     let mut spec = offload::by_size(bytes, move || validate::exec(value, request, &limits, &rules)).await??;
     spec.held = Some(Held::new(room));
-    match state.instances.exec(&tenant(), &id, spec).await {
+    if let Some(format) = EventFormat::wanted(&headers) {
+        let most = spec.max_output_bytes;
+        return execute_stream::answer(state, request_id, format, most, |state, mut writer| {
+            Box::pin(async move { state.instances.exec(&tenant(), &id, spec, Some(&mut writer)).await })
+        })
+        .await;
+    }
+    match state.instances.exec(&tenant(), &id, spec, None).await {
         Ok(outcome) => execute::answer(&state, outcome, request_id).await,
         Err(error) => Err(ApiError::from_engine(error, &request_id)),
     }

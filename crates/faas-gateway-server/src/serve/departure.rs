@@ -5,9 +5,14 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
+use axum::body::{Body, Bytes, HttpBody};
+use axum::response::Response;
+use hyper::body::{Frame, SizeHint};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -34,6 +39,39 @@ impl Serving {
         while !self.now.load(Ordering::Acquire) {
             self.began.notified().await;
         }
+    }
+}
+
+impl ServingGuard {
+    /// Until the answer's body is sent or dropped.
+    pub(crate) fn until_sent(self, response: Response) -> Response {
+        response.map(|body| Body::new(Served { body, _serving: self }))
+    }
+}
+
+/// A body that is being served.
+struct Served {
+    body: Body,
+    _serving: ServingGuard,
+}
+
+impl HttpBody for Served {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
     }
 }
 

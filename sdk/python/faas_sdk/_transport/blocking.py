@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
-from typing import TypeVar
+from typing import Never, TypeVar
 
 import httpx2
 
 from faas_sdk._core.answer import answer_reader
 from faas_sdk._core.call import Call
 from faas_sdk._core.config import ClientConfig
+from faas_sdk._core.execute_events import ExecuteEventReader
 from faas_sdk._core.retry import retry_wait_s
 from faas_sdk._transport.failure import headers_of, limits, timeouts, transport_error
 from faas_sdk._transport.upload import pieces
 from faas_sdk.errors import FaaSError
+from faas_sdk.types import ExecuteEvent
 
 T = TypeVar("T")
 
@@ -45,11 +47,54 @@ class BlockingTransport:
             attempt += 1
             time.sleep(wait_s)
 
+    def stream(self, call: Call[Never]) -> Generator[ExecuteEvent]:
+        """Sends a call whose answer is events, and gives them as they come.
+
+        Closing the generator closes the connection. A call is sent again where that is safe, not after its first event.
+
+        Raises:
+            FaaSError: the last attempt's failure, or that of the stream.
+        """
+        attempt = 0
+        begun = False
+        while True:
+            try:
+                for event in self._events(call):
+                    begun = True
+                    yield event
+            except FaaSError as error:
+                wait_s = None
+                if not begun:
+                    wait_s = retry_wait_s(self._config.retry, call, error, attempt, random.random())  # noqa: S311 - spreads load
+                if wait_s is None:
+                    raise
+            else:
+                return
+            attempt += 1
+            time.sleep(wait_s)
+
     def close(self) -> None:
         """Closes all connections."""
         self._http.close()
 
+    def _events(self, call: Call[Never]) -> Generator[ExecuteEvent]:
+        response, url, timeout_s = self._send(call)
+        reader = ExecuteEventReader(call, response.status_code, headers_of(response))
+        with closing(response):
+            for piece in _body(response, url, timeout_s):
+                yield from reader.feed(piece)
+        reader.end()
+
     def _exchange(self, call: Call[T]) -> T:
+        response, url, timeout_s = self._send(call)
+        reader = answer_reader(call, response.status_code, headers_of(response))
+        with closing(response):
+            for piece in _body(response, url, timeout_s):
+                reader.feed(piece)
+        return reader.result()
+
+    def _send(self, call: Call[T]) -> tuple[httpx2.Response, str, float]:
+        """The answer as far as its headers, where it came from, and the longest silence."""
         url = self._config.url(call.path)
         timeout_s = self._config.http_timeout(call)
         request = self._http.build_request(
@@ -60,14 +105,9 @@ class BlockingTransport:
             timeout=timeouts(timeout_s),
         )
         try:
-            response = self._http.send(request, stream=True)
+            return self._http.send(request, stream=True), url, timeout_s
         except httpx2.RequestError as error:
             raise transport_error(error, url, timeout_s) from error
-        reader = answer_reader(call, response.status_code, headers_of(response))
-        with closing(response):
-            for piece in _body(response, url, timeout_s):
-                reader.feed(piece)
-        return reader.result()
 
 
 def _body(response: httpx2.Response, url: str, timeout_s: float) -> Iterator[bytes]:

@@ -4,8 +4,10 @@ import { readAnswer } from "../core/answer.js";
 import type { Call } from "../core/call.js";
 import { type ClientConfig, httpTimeoutMs, requestHeaders } from "../core/config.js";
 import { eventReader } from "../core/events.js";
+import { ExecuteEventReader } from "../core/execute-events.js";
 import { retryWaitMs } from "../core/retry.js";
 import { TransportTimeoutError } from "../errors.js";
+import type { ExecuteEvent } from "../types.js";
 import { patientDispatcher } from "./dispatcher.js";
 import { transportError } from "./failure.js";
 
@@ -38,6 +40,76 @@ export class FetchTransport {
         }
         await sleep(waitMs, call.signal);
       }
+    }
+  }
+
+  /**
+   * Sends a call whose answer is events, and gives them as they come. Returning from the generator closes the connection.
+   * A call is sent again where that is safe, and never after its first event.
+   */
+  async *stream(call: Call<never>): AsyncGenerator<ExecuteEvent, void, undefined> {
+    let begun = false;
+    for (let attempt = 0; ; attempt++) {
+      try {
+        for await (const event of this.#events(call)) {
+          begun = true;
+          yield event;
+        }
+        return;
+      } catch (error) {
+        const waitMs = begun ? null : retryWaitMs(this.#config.retry, call, error, attempt, Math.random());
+        if (waitMs === null) {
+          throw error;
+        }
+        await sleep(waitMs, call.signal);
+      }
+    }
+  }
+
+  async *#events(call: Call<never>): AsyncGenerator<ExecuteEvent, void, undefined> {
+    call.signal?.throwIfAborted();
+    const url = this.#config.baseUrl + call.path;
+    const timeoutMs = httpTimeoutMs(this.#config, call);
+    const ours = new AbortController();
+    this.#dispatcher ??= patientDispatcher();
+    /** What the gateway does next, which it has so long for: a reader may take its time between two steps. */
+    const received = async <R>(begin: () => Promise<R>): Promise<R> => {
+      const timer = setTimeout(() => ours.abort(), Math.min(timeoutMs, LONGEST_TIMER_MS));
+      try {
+        return await begin();
+      } catch (error) {
+        call.signal?.throwIfAborted();
+        if (ours.signal.aborted) {
+          throw new TransportTimeoutError(`nothing from ${url} within ${timeoutMs} ms`, true, { cause: error });
+        }
+        throw transportError(error, url);
+      } finally {
+        clearTimeout(timer);
+      }
+    };
+    try {
+      const response = await received(() =>
+        this.#fetch(url, {
+          ...this.#dispatcher,
+          method: call.method,
+          headers: requestHeaders(this.#config, call),
+          ...bodyMembers(typeof call.body === "string" ? call.body : undefined),
+          signal: call.signal === undefined ? ours.signal : AbortSignal.any([ours.signal, call.signal]),
+        }),
+      );
+      const reader = new ExecuteEventReader(call, response.status, response.headers);
+      const body = response.body?.getReader();
+      while (body !== undefined) {
+        const piece = await received(() => body.read());
+        if (piece.done) {
+          break;
+        }
+        yield* reader.feed(piece.value);
+      }
+      reader.end();
+    } finally {
+      // Of an answer that nobody reads on, the connection is closed; one that was read to its end is not touched by this.
+      ours.abort();
     }
   }
 

@@ -9,10 +9,10 @@ use faas_types::{ExecutionId, InstanceId, RequestId, TenantId, Timings, Usage};
 
 use super::Instances;
 use super::live::{Frozen, Live};
-use crate::engine::execute::{self, AGENT_GRACE, Call, HURRY_AFTER};
-use crate::engine::{ExecutionOutcome, InputFile};
+use crate::engine::execute::{self, AGENT_GRACE, Call, Destination, HURRY_AFTER};
+use crate::engine::{ExecutionOutcome, InputFile, LiveOutput};
 use crate::error::EngineError;
-use crate::guest::{AgentConnection, Collected, GuestError, Held};
+use crate::guest::{AgentConnection, GuestError, Held};
 use crate::sandbox::{Account, SandboxError};
 use crate::state::{Illegal, InstanceState, Operation};
 
@@ -45,7 +45,8 @@ pub struct ExecSpec {
 
 impl Instances {
     /// Runs one command in an instance and returns when it has ended. When the future is dropped the command is
-    /// cancelled: everything that it started is killed, and the instance stays.
+    /// cancelled: everything that it started is killed, and the instance stays. With `live_output` the outcome has no
+    /// output: it went there.
     ///
     /// # Errors
     /// [`EngineError`]; a command that fails is no error.
@@ -54,6 +55,7 @@ impl Instances {
         tenant: &TenantId,
         id: &InstanceId,
         spec: ExecSpec,
+        live_output: Option<&mut dyn LiveOutput>,
     ) -> Result<ExecutionOutcome, EngineError> {
         let live = self.live(tenant, id)?;
         let _in_use = live.use_it();
@@ -91,9 +93,9 @@ impl Instances {
             (place.count, connection, call.for_image(&sandbox.image), before)
         };
         let started = Instant::now();
-        let mut collected = Collected::default();
+        let mut output = Destination::new(execution_id.clone(), live_output);
         let result = {
-            let ended = connection.exec(call, &mut collected);
+            let ended = connection.exec(call, &mut output);
             tokio::pin!(ended);
             let mut frozen = live.frozen.subscribe();
             let limit = timeout.saturating_add(HURRY_AFTER).saturating_add(AGENT_GRACE);
@@ -111,6 +113,7 @@ impl Instances {
                 _ => None,
             }
         };
+        let collected = output.collected;
         let killed = was_killed(&before, after.as_ref());
         let outcome = |exit: ExitReport| ExecutionOutcome {
             execution_id,

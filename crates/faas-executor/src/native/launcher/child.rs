@@ -227,7 +227,9 @@ fn mount_root(
     mount("tmpfs", &format!("{ROOT}/dev/shm"), no_exec, &format!("mode=1777,size={}", order.shm_bytes))?;
     mount("tmpfs", &format!("{ROOT}/run"), safe, "mode=0755,size=16m")?;
     bind("/faas", ".faas")?;
-    mount("tmpfs", &format!("{ROOT}/.faas/run"), no_exec, "mode=0700,size=64k")?;
+    // Where the server is none of the sandbox's users it has to pass through; the agent serves nobody from inside.
+    let mode = if ids.creator.is_none() && ids.base != 0 { "0711" } else { "0700" };
+    mount("tmpfs", &format!("{ROOT}/.faas/run"), no_exec, &format!("mode={mode},size=64k"))?;
     mount("proc", &format!("{ROOT}/proc"), no_exec, "")
 }
 

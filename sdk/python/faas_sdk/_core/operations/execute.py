@@ -6,13 +6,13 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Never, Unpack
 
 from faas_sdk._core.call import IDEMPOTENCY_KEY, Call
 from faas_sdk._core.decode import DecodeError, Members
 from faas_sdk._core.headers import given_headers
-from faas_sdk.options import Network, RuntimeChoice
-from faas_sdk.types import ExecuteResult, File, Timings, Usage
+from faas_sdk.options import ExecuteOptions, Network, RuntimeChoice
+from faas_sdk.types import ExecuteResult, ExitEvent, File, Timings, Usage
 
 DEFAULT_TIMEOUT_MS = 30_000
 """The gateway's own timeout of a command, where the caller names none."""
@@ -75,6 +75,24 @@ def execute(
     )
 
 
+def stream(command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> Call[Never]:
+    """The same for an answer of events, which :class:`faas_sdk._core.execute_events.ExecuteEventReader` reads."""
+
+    def no_document(_value: object, _headers: Mapping[str, str]) -> Never:
+        raise DecodeError("the answer is one document and no stream of events")
+
+    call = execute(command, **options)
+    return Call(
+        method=call.method,
+        path=call.path,
+        headers={**call.headers, "accept": "application/x-ndjson"},
+        body=call.body,
+        http_timeout_s=call.http_timeout_s,
+        default_http_timeout_s=call.default_http_timeout_s,
+        read=no_document,
+    )
+
+
 def encoded(body: Mapping[str, Any]) -> bytes:
     """JSON of those members that are not None.
 
@@ -97,7 +115,6 @@ def read_execution(value: object) -> ExecuteResult:
         DecodeError: it is not one.
     """
     members = Members(value)
-    timings, usage = members.child("timings"), members.child("usage")
     return ExecuteResult(
         request_id=members.string("request_id"),
         execution_id=members.string("execution_id"),
@@ -110,20 +127,52 @@ def read_execution(value: object) -> ExecuteResult:
         stdout_truncated=members.boolean("stdout_truncated"),
         stderr_truncated=members.boolean("stderr_truncated"),
         duration_ms=members.integer("duration_ms"),
-        timings=Timings(
-            queue_us=timings.integer("queue_us"),
-            create_us=timings.integer("create_us"),
-            exec_us=timings.integer("exec_us"),
-        ),
+        timings=_timings(members.child("timings")),
         runtime=members.string("runtime"),
         image=members.string("image"),
-        usage=Usage(
-            cpu_us=usage.optional_integer("cpu_us"),
-            memory_peak_bytes=usage.optional_integer("memory_peak_bytes"),
-        ),
+        usage=_usage(members.child("usage")),
         oom_killed=members.boolean("oom_killed"),
         error=members.optional_string("error"),
         raw=members.raw,
+    )
+
+
+def read_exit(members: Members) -> ExitEvent:
+    """The event ``exit``.
+
+    Raises:
+        DecodeError: it is not one.
+    """
+    return ExitEvent(
+        request_id=members.string("request_id"),
+        execution_id=members.string("execution_id"),
+        exit_code=members.integer("exit_code"),
+        signal=members.optional_string("signal"),
+        stdout_truncated=members.boolean("stdout_truncated"),
+        stderr_truncated=members.boolean("stderr_truncated"),
+        duration_ms=members.integer("duration_ms"),
+        timings=_timings(members.child("timings")),
+        runtime=members.string("runtime"),
+        image=members.string("image"),
+        usage=_usage(members.child("usage")),
+        oom_killed=members.boolean("oom_killed"),
+        error=members.optional_string("error"),
+        raw=members.raw,
+    )
+
+
+def _timings(members: Members) -> Timings:
+    return Timings(
+        queue_us=members.integer("queue_us"),
+        create_us=members.integer("create_us"),
+        exec_us=members.integer("exec_us"),
+    )
+
+
+def _usage(members: Members) -> Usage:
+    return Usage(
+        cpu_us=members.optional_integer("cpu_us"),
+        memory_peak_bytes=members.optional_integer("memory_peak_bytes"),
     )
 
 

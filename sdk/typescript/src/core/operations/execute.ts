@@ -2,7 +2,7 @@
 
 import { Buffer } from "node:buffer";
 import type { ExecuteOptions, FileInput } from "../../options.js";
-import { ExecuteResult } from "../../types.js";
+import { ExecuteResult, type ExitEvent } from "../../types.js";
 import { type Call, IDEMPOTENCY_KEY } from "../call.js";
 import { checkedHttpTimeoutMs } from "../config.js";
 import { DecodeError, Members } from "../decode.js";
@@ -69,6 +69,18 @@ export function execute(command: string | readonly string[], options: ExecuteOpt
   };
 }
 
+/** The same for an answer of events, which `ExecuteEventReader` reads. */
+export function stream(command: string | readonly string[], options: ExecuteOptions): Call<never> {
+  const call = execute(command, options);
+  return {
+    ...call,
+    headers: { ...call.headers, accept: "application/x-ndjson" },
+    read: () => {
+      throw new DecodeError("the answer is one document and no stream of events");
+    },
+  };
+}
+
 /** Options that are members of a body as they are, under the names that they have there. */
 export function members<K extends string>(
   options: { readonly [name in NoInfer<K>]?: unknown },
@@ -93,40 +105,53 @@ export function patienceMs(timeoutMs: number | undefined): number {
 /** An `ExecuteResponse`, or a `DecodeError`. */
 export function readExecution(value: unknown): ExecuteResult {
   const members = new Members(value);
-  const timings = members.child("timings");
-  const usage = members.child("usage");
   return new ExecuteResult(
     {
-      requestId: members.string("request_id"),
-      executionId: members.string("execution_id"),
-      exitCode: members.integer("exit_code"),
-      signal: members.optionalString("signal"),
+      ...readEnd(members),
       stdout: members.string("stdout"),
       stderr: members.string("stderr"),
       stdoutBase64: base64(members, "stdout_base64"),
       stderrBase64: base64(members, "stderr_base64"),
-      stdoutTruncated: members.boolean("stdout_truncated"),
-      stderrTruncated: members.boolean("stderr_truncated"),
-      durationMs: members.integer("duration_ms"),
-      timings: {
-        queueUs: timings.integer("queue_us"),
-        createUs: timings.integer("create_us"),
-        execUs: timings.integer("exec_us"),
-      },
-      runtime: members.string("runtime"),
-      image: members.string("image"),
-      usage: {
-        cpuUs: usage.optionalInteger("cpu_us"),
-        memoryPeakBytes: usage.optionalInteger("memory_peak_bytes"),
-      },
-      oomKilled: members.boolean("oom_killed"),
-      error: members.optionalString("error"),
     },
     members.raw,
   );
 }
 
-function base64(members: Members, name: string): string | null {
+/** The event `exit`, or a `DecodeError`. */
+export function readExit(members: Members): ExitEvent {
+  const end = readEnd(members);
+  return { event: "exit", ...end, ok: end.exitCode === 0 };
+}
+
+function readEnd(members: Members): Omit<ExitEvent, "event" | "ok"> {
+  const timings = members.child("timings");
+  const usage = members.child("usage");
+  return {
+    requestId: members.string("request_id"),
+    executionId: members.string("execution_id"),
+    exitCode: members.integer("exit_code"),
+    signal: members.optionalString("signal"),
+    stdoutTruncated: members.boolean("stdout_truncated"),
+    stderrTruncated: members.boolean("stderr_truncated"),
+    durationMs: members.integer("duration_ms"),
+    timings: {
+      queueUs: timings.integer("queue_us"),
+      createUs: timings.integer("create_us"),
+      execUs: timings.integer("exec_us"),
+    },
+    runtime: members.string("runtime"),
+    image: members.string("image"),
+    usage: {
+      cpuUs: usage.optionalInteger("cpu_us"),
+      memoryPeakBytes: usage.optionalInteger("memory_peak_bytes"),
+    },
+    oomKilled: members.boolean("oom_killed"),
+    error: members.optionalString("error"),
+  };
+}
+
+/** A member in base64, checked, or null. */
+export function base64(members: Members, name: string): string | null {
   const encoded = members.optionalString(name);
   if (encoded !== null && (encoded.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(encoded))) {
     throw new DecodeError(`/${name} is not base64`);
