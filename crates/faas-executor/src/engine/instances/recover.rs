@@ -96,6 +96,12 @@ impl Instances {
         match (found, info.state) {
             (Found::Live { handle, paused }, InstanceState::Running | InstanceState::Paused) => {
                 live.touch();
+                // They were being changed, perhaps, when the server ended; the store says what they are.
+                if !paused
+                    && let Err(error) = self.backend(info.runtime)?.set_limits(&handle, &info.limits).await
+                {
+                    tracing::debug!(instance = %info.id, %error, "its limits could not be set again");
+                }
                 let state = if paused { InstanceState::Paused } else { InstanceState::Running };
                 let reason = if state == info.state { info.reason } else { None };
                 self.become_state(live, state, reason).await?;
