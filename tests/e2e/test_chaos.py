@@ -81,6 +81,8 @@ class Chaos:
         self.cgroups = has_cgroups(succession.client, runtime)
         self.stop = threading.Event()
         self.models = [Model() for _ in range(THREADS)]
+        self.launchers_killed = 0
+        """Of those that end with what they keep; counted before any is killed."""
         self.names = secrets.token_hex(4)
 
     def client(self) -> FaaSClient:
@@ -156,12 +158,16 @@ class Chaos:
     def make(self, client: FaaSClient, model: Model, choose: random.Random, number: int) -> None:
         name = f"{self.names}-{number}-{choose.getrandbits(48):012x}"
         mark = f"86400.{choose.getrandbits(39):012}"
+        killed = self.launchers_killed
         try:
             instance = client.instances.create(name=name, memory_mb=64, **self.create)
         except SandboxLostError:
             return  # its launcher was killed meanwhile; then there is none
         known = Known(instance.id, mark)
         model.known[instance.id] = known
+        # One that was killed meanwhile may be its own.
+        if self.launchers_killed != killed:
+            known.may_have_failed = True
         with contextlib.suppress(SandboxLostError):  # its agent was killed; it is tried again
             self.settle(instance, known)
 
@@ -198,6 +204,7 @@ class Chaos:
                 if not found:
                     return
                 if not self.cgroups:
+                    self.launchers_killed += 1
                     for model in self.models:
                         for known in list(model.known.values()):
                             known.may_have_failed = True
