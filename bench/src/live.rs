@@ -78,6 +78,7 @@ impl Live {
                 timeout_ms: Some(30_000),
                 max_output_bytes: 1 << 20,
                 cpu_time_limit_s: None,
+                lasting: None,
             },
             files: Vec::new(),
             stdin: None,

@@ -204,7 +204,10 @@ mod tests {
     }
 
     /// Each piece: its stream, its offset, its text or its bytes.
-    fn told(events: &[ExecuteEvent]) -> Vec<(&str, u64, Result<&str, Vec<u8>>)> {
+    /// The stream, the offset, and the text or the bytes.
+    type Told<'a> = (&'a str, u64, Result<&'a str, Vec<u8>>);
+
+    fn told(events: &[ExecuteEvent]) -> Vec<Told<'_>> {
         let piece = |name, OutputPiece { offset, data, data_base64 }: &OutputPiece| {
             let bytes = data_base64.as_ref().map(|text| STANDARD.decode(text).unwrap());
             assert!(data.is_some() != bytes.is_some());
