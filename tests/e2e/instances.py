@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +96,36 @@ def outcome(call: Any, *arguments: Any, **options: Any) -> Any:
 
 def sandbox_process(mark: str, number: int) -> int:
     """The PID on the host of a process that has this number in the sandbox of the one with the mark."""
-    of = Path(f"/proc/{leftovers.pids_with(f'sleep {mark}')[0]}/ns/pid").readlink()
+    beside = leftovers.pids_with(f"sleep {mark}")[0]
+    of = Path(f"/proc/{beside}/ns/pid").readlink()
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            if (entry / "ns/pid").readlink() != of:
-                continue
-            lines = (entry / "status").read_text().splitlines()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        numbers = next(line.split()[1:] for line in lines if line.startswith("NSpid:"))
-        if int(numbers[-1]) == number:
-            return int(entry.name)
+        # Others come and go, and some are not to be looked at.
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and (entry / "ns/pid").readlink() == of and number_inside(entry.name) == number:
+                return int(entry.name)
     raise AssertionError(f"no process {number} beside the one with {mark}")
+
+
+def number_inside(pid: int | str) -> int:
+    """The number of a process in the innermost PID namespace that it is in."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line.split()[-1] for line in lines if line.startswith("NSpid:")))
+
+
+def agents_below(keeper: int) -> list[int]:
+    """The agents that a sandbox's keeper has now: one, or none when it was just killed."""
+    found = []
+    with contextlib.suppress(OSError):
+        for child in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
+            if Path(f"/proc/{child}/comm").read_text() == "agent\n" and is_alive(int(child)):
+                found.append(int(child))
+    return found
+
+
+def is_alive(pid: int) -> list[str]:
+    """A process, unless it has ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [] if state == "Z" else [f"process {pid}"]

@@ -34,9 +34,9 @@ from faas_sdk import (
 import leftovers
 import postgres
 from gateway import Gateway
-from instances import FILE, has_cgroups
+from instances import FILE, agents_below, has_cgroups, is_alive, number_inside
 from succession import ONCE, Succession
-from test_instances_faults import is_alive, launchers
+from test_instances_faults import launchers
 
 SECONDS = float(os.environ.get("FAAS_SOAK_SECONDS", "30"))
 THREADS = 4
@@ -200,18 +200,25 @@ class Chaos:
                 os.kill(victim, signal.SIGKILL)
                 leftovers.eventually(lambda: is_alive(victim))
             case "agent":
-                agents = [pid for pid in leftovers.pids_with("/.faas/agent agent") if self.is_ours(pid)]
+                agents = [agent for keeper in self.keepers() for agent in agents_below(keeper)]
                 if agents:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(self.random.choice(agents), signal.SIGKILL)
 
-    def is_ours(self, pid: int) -> bool:
-        """Whether a process is in an instance of this test: its host name is the instance's id."""
+    def keepers(self) -> list[int]:
+        """The second process of each instance of this test, whose host name is the instance's id."""
         ours = {known.id for model in self.models for known in list(model.known.values())}
-        with contextlib.suppress(OSError):
-            environment = Path(f"/proc/{pid}/root/etc/hostname").read_text().strip()
-            return environment in ours
-        return False
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if (
+                    entry.name.isdigit()
+                    and (entry / "comm").read_text() == "agent\n"
+                    and number_inside(entry.name) == 2
+                ):
+                    if (entry / "root/etc/hostname").read_text().strip() in ours:
+                        found.append(int(entry.name))
+        return found
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

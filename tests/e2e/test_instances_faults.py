@@ -10,11 +10,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faas_sdk import ConflictError, ExecuteResult, FaaSError, Instance, NotFoundError, TransportError
+from faas_sdk import ConflictError, ExecuteResult, FaaSError, Instance, TransportError
 
 import leftovers
 from gateway import Gateway
-from instances import FILE, LEGAL, assert_kept, bring, has_cgroups, outcome, sandbox_process, settle, states
+from instances import (
+    FILE,
+    LEGAL,
+    agents_below,
+    assert_kept,
+    bring,
+    has_cgroups,
+    is_alive,
+    outcome,
+    sandbox_process,
+    settle,
+    states,
+)
 
 ENDS = {"killed": Gateway.kill, "asked to end": lambda gateway: gateway.stop()}
 
@@ -110,7 +122,7 @@ def test_a_server_killed_in_the_middle_leaves_what_it_told_and_nothing_else(
             told = answer.result()
         assert isinstance(told, Instance | ExecuteResult | TransportError | None), told
         client = succession.next()
-        assert leftovers.eventually(lambda client=client: [str(leak) for leak in client.leaks()]) == []
+        assert leftovers.eventually(lambda client=client: half_made(client)) == []
         there = {instance.name: instance for instance in client.instances.list()}
         if operation == "create":
             # One that was told of is there; another one may be, and then it is whole.
@@ -119,15 +131,10 @@ def test_a_server_killed_in_the_middle_leaves_what_it_told_and_nothing_else(
                 assert new.exec("echo whole").stdout == "whole\n"
                 new.delete()
         if operation == "delete":
-            ended = told is None or kept.name not in there or there[kept.name].status == "stopping"
-            gone = leftovers.eventually(
-                lambda client=client, kept=kept, ended=ended: (
-                    [str(found) for found in client.instances.list() if found.id == kept.id] if ended else []
-                )
-            )
-            assert gone == []
-            with contextlib.suppress(NotFoundError):
-                client.instances.delete(kept.id)
+            assert kept.name not in there or told is not None
+            if kept.name in there:
+                there[kept.name].delete()
+            assert leftovers.eventually(lambda number=number: leftovers.processes_with(f"{mark}{number}")) == []
             continue
         kept = there[f"kept-{number}"]
         allowed = {
@@ -148,6 +155,12 @@ def test_a_server_killed_in_the_middle_leaves_what_it_told_and_nothing_else(
         assert leftovers.eventually(lambda number=number: leftovers.processes_with(f"{mark}{number}")) == []
 
 
+def half_made(client) -> list[str]:
+    """What a new server still removes of what the one before it had begun."""
+    left = [repr(found) for found in client.instances.list(status=["creating", "stopping"])]
+    return left + [str(leak) for leak in client.leaks()]
+
+
 def test_a_server_killed_under_many_commands_and_creates_leaves_nothing_half(succession, create, mark):
     kept = create()
     settle(kept, mark)
@@ -163,7 +176,8 @@ def test_a_server_killed_under_many_commands_and_creates_leaves_nothing_half(suc
         for instance in told:
             if isinstance(instance, Instance):
                 assert instance.id in there
-        assert leftovers.eventually(lambda client=client: [str(leak) for leak in client.leaks()]) == []
+        assert leftovers.eventually(lambda client=client: half_made(client)) == []
+        there = {instance.id: instance for instance in client.instances.list()}
         for instance in there.values():
             assert instance.exec("echo whole").stdout == "whole\n"
         kept = there[kept.id]
@@ -189,14 +203,6 @@ def newest_launcher(gateway: Gateway) -> int:
     return max(
         launchers(gateway), key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
     )
-
-
-def is_alive(pid: int) -> list[str]:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [] if state == "Z" else [f"process {pid}"]
 
 
 def test_a_killed_launcher_ends_at_most_what_the_host_lets_it(succession, create, backend, mark):
@@ -289,20 +295,10 @@ def test_an_instance_whose_agent_is_killed_goes_on(succession, create, mark):
 
 
 def agent_of(mark: str) -> int:
-    """The PID on the host of the agent beside a process: of those below the keeper, the one that serves."""
+    """The PID on the host of the agent beside a process."""
     keeper = sandbox_process(mark, 2)
-    found: list[int] = []
-
-    def look() -> list[str]:
-        found.clear()
-        for child in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if b"/.faas/agent\0agent\0" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found.append(int(child))
-        return [] if found else [f"no agent below {keeper}"]
-
-    assert leftovers.eventually(look) == []
-    return found[0]
+    assert leftovers.eventually(lambda: [] if agents_below(keeper) else [f"no agent below {keeper}"]) == []
+    return agents_below(keeper)[0]
 
 
 def test_files_that_were_written_before_the_kill_are_there(succession, create):
