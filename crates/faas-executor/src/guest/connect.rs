@@ -42,6 +42,11 @@ pub(crate) fn connect(pid: u32) -> io::Result<UnixStream> {
     connect_below(root)
 }
 
+/// Whether an agent may be about to listen: its socket is not there yet, or is the one of an agent before it.
+pub(crate) fn is_early(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -108,7 +108,7 @@ impl Init {
                     return AgentStream::from_socket(socket).map_err(|error| lost(error.to_string()));
                 }
                 // Not there yet, or there and not listening yet.
-                Err(error) if is_early(&error) && Instant::now() < deadline => {
+                Err(error) if connect::is_early(&error) && Instant::now() < deadline => {
                     tokio::time::sleep(STEP).await;
                 }
                 Err(error) => return Err(lost(format!("its agent cannot be reached: {error}"))),
@@ -126,10 +126,6 @@ fn traffic(text: &str) -> (u64, u64) {
         let (more_received, more_sent) = (numbers.next().unwrap_or(0), numbers.nth(7).unwrap_or(0));
         (received.saturating_add(more_received), sent.saturating_add(more_sent))
     })
-}
-
-fn is_early(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use faas_guest_protocol::{ExitReport, Program};
 use faas_types::{ExecutionId, InstanceId, RequestId, TenantId, Timings, Usage};
 
 use super::Instances;
+use super::create::deleted_meanwhile;
 use super::live::{Frozen, Live};
 use crate::engine::execute::{self, AGENT_GRACE, Call, Destination, HURRY_AFTER};
 use crate::engine::{ExecutionOutcome, InputFile, LiveOutput};
@@ -74,7 +75,11 @@ impl Instances {
             };
             let connection = match live.take_connection(place.count) {
                 Some(connection) => connection,
-                None => AgentConnection::new(backend.connect(sandbox).await?),
+                None => tokio::select! {
+                    reached = backend.connect(sandbox) => AgentConnection::new(reached?),
+                    // Whoever removes it waits for the place.
+                    () = live.doomed.cancelled() => return Err(deleted_meanwhile()),
+                },
             };
             let before = backend.account(sandbox).await.unwrap_or_default();
             let mut env = info.defaults.env.clone();

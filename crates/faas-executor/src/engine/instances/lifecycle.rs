@@ -19,6 +19,9 @@ use crate::state::{InstanceState, Operation};
 /// The program that asks all others of a sandbox to end, and ends when they have.
 const TERMINATE: [&str; 2] = ["/.faas/agent", "terminate"];
 
+/// How long telling an agent may take that its sandbox was paused.
+const TOLD_WITHIN: Duration = Duration::from_millis(500);
+
 /// Limits to be changed; what is not given stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LimitChange {
@@ -217,11 +220,16 @@ impl Instances {
             total.map(execute::millis).unwrap_or_default()
         };
         // Its agent hears of it before it can act on any time that is over.
-        if frozen_ms > 0
-            && let Ok(stream) = backend.connect(sandbox).await
-            && let Err(error) = AgentConnection::new(stream).was_frozen(frozen_ms).await
-        {
-            tracing::debug!(%error, "an agent was not told how long it was paused");
+        let told = async {
+            let stream = backend.connect(sandbox).await.map_err(|error| error.to_string())?;
+            let told = AgentConnection::new(stream).was_frozen(frozen_ms).await;
+            told.map_err(|error| error.to_string())
+        };
+        // Where it was killed before the pause there is none, and no other comes while all is stopped.
+        match tokio::time::timeout(TOLD_WITHIN, told).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(error, "an agent was not told how long it was paused"),
+            Err(_elapsed) => tracing::debug!("an agent was not told in time how long it was paused"),
         }
         backend.resume(sandbox).await?;
         live.frozen.send_modify(|frozen| {
