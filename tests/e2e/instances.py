@@ -59,10 +59,17 @@ def assert_kept(instance: Instance, mark: str) -> None:
     assert instance.exec(["cat", FILE]).stdout == f"{mark}\n"
 
 
+KILL_KEEPER = (
+    "for stat in /proc/[0-9]*/stat; do read -r pid name state parent rest < $stat; "
+    '[ "$parent" != 1 ] || kill -9 $pid; done 2>/dev/null; sleep 60'
+)
+"""The keeper of an instance's processes is the only child of its first one."""
+
+
 def fail(instance: Instance) -> None:
-    """Ends it from inside: with the keeper of its processes its first one ends, and all others with that."""
+    """Ends it from inside: with the keeper its first process ends, and all others with that."""
     with pytest.raises(SandboxLostError):
-        instance.exec("kill -9 2; sleep 600", timeout_ms=600_000)
+        instance.exec(KILL_KEEPER)
     assert leftovers.eventually(lambda: [] if instance.refresh().status == "failed" else [instance.status]) == []
     assert instance.info.status_reason
 
@@ -94,16 +101,16 @@ def outcome(call: Any, *arguments: Any, **options: Any) -> Any:
         return error
 
 
-def sandbox_process(mark: str, number: int) -> int:
-    """The PID on the host of a process that has this number in the sandbox of the one with the mark."""
+def first_process(mark: str) -> int:
+    """The PID on the host of the first process of the sandbox that the one with the mark is in."""
     beside = leftovers.pids_with(f"sleep {mark}")[0]
     of = Path(f"/proc/{beside}/ns/pid").readlink()
     for entry in Path("/proc").iterdir():
         # Others come and go, and some are not to be looked at.
         with contextlib.suppress(OSError):
-            if entry.name.isdigit() and (entry / "ns/pid").readlink() == of and number_inside(entry.name) == number:
+            if entry.name.isdigit() and (entry / "ns/pid").readlink() == of and number_inside(entry.name) == 1:
                 return int(entry.name)
-    raise AssertionError(f"no process {number} beside the one with {mark}")
+    raise AssertionError(f"no first process beside the one with {mark}")
 
 
 def number_inside(pid: int | str) -> int:
@@ -112,11 +119,16 @@ def number_inside(pid: int | str) -> int:
     return int(next(line.split()[-1] for line in lines if line.startswith("NSpid:")))
 
 
-def agents_below(keeper: int) -> list[int]:
-    """The agents that a sandbox's keeper has now: one, or none when it was just killed."""
+def agents_below(first: int) -> list[int]:
+    """The agents that a sandbox has now, by its first process: one, or none when it was just killed."""
+    return [agent for keeper in _agents_children(first) for agent in _agents_children(keeper)]
+
+
+def _agents_children(pid: int) -> list[int]:
+    """Children of a process that are the agent's program."""
     found = []
     with contextlib.suppress(OSError):
-        for child in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             if Path(f"/proc/{child}/comm").read_text() == "agent\n" and is_alive(int(child)):
                 found.append(int(child))
     return found

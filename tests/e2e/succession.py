@@ -33,6 +33,12 @@ class Succession:
         self.client = FaaSClient(self.gateway.url, retry=ONCE)
         return self.client
 
+    def errors(self) -> list[str]:
+        """What the gateways so far logged as errors."""
+        logs = [gateway.log for gateway in [*self._past, self.gateway]]
+        lines = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
+        return [line for line in lines if " ERROR " in line]
+
     def close(self) -> None:
         """Deletes all instances; asserts that nothing is left of them, and then of the gateways."""
         if self.gateway.process.poll() is not None:

@@ -20,10 +20,10 @@ from instances import (
     agents_below,
     assert_kept,
     bring,
+    first_process,
     has_cgroups,
     is_alive,
     outcome,
-    sandbox_process,
     settle,
     states,
 )
@@ -238,7 +238,7 @@ def test_an_instance_whose_first_process_is_killed_has_failed_and_can_be_started
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(outcome, instance.exec, f"sleep {mark}7", timeout_ms=600_000)
         assert leftovers.eventually(lambda: [] if leftovers.pids_with(f"sleep {mark}7") else ["it does not run"]) == []
-        os.kill(sandbox_process(mark, 1), signal.SIGKILL)
+        os.kill(first_process(mark), signal.SIGKILL)
         assert getattr(waiting.result(60), "code", None) == "sandbox_lost", waiting.result()
     assert leftovers.eventually(lambda: [] if instance.refresh().status == "failed" else [instance.status]) == []
     assert instance.info.status_reason
@@ -255,7 +255,7 @@ def test_an_instance_whose_first_process_is_killed_has_failed_and_can_be_started
 def test_an_instance_whose_first_process_is_killed_without_a_server_has_failed(succession, create, mark):
     instance = create()
     settle(instance, mark)
-    init = sandbox_process(mark, 1)
+    init = first_process(mark)
     succession.gateway.kill()
     os.kill(init, signal.SIGKILL)
     assert leftovers.eventually(lambda: leftovers.processes_with(mark)) == []
@@ -296,9 +296,9 @@ def test_an_instance_whose_agent_is_killed_goes_on(succession, create, mark):
 
 def agent_of(mark: str) -> int:
     """The PID on the host of the agent beside a process."""
-    keeper = sandbox_process(mark, 2)
-    assert leftovers.eventually(lambda: [] if agents_below(keeper) else [f"no agent below {keeper}"]) == []
-    return agents_below(keeper)[0]
+    first = first_process(mark)
+    assert leftovers.eventually(lambda: [] if agents_below(first) else [f"no agent below {first}"]) == []
+    return agents_below(first)[0]
 
 
 def test_files_that_were_written_before_the_kill_are_there(succession, create):
