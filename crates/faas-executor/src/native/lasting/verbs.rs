@@ -25,6 +25,9 @@ const HOST_REBOOTED: &str = "host_rebooted";
 /// The first version of Linux that lays an overlay over files which it shows with other ids.
 const IDMAPPED_OVERLAYS: (u32, u32) = (5, 19);
 
+/// How long a process that cannot be looked at is given to have ended.
+const SOON: std::time::Duration = std::time::Duration::from_millis(200);
+
 /// The part of a lasting sandbox's handle.
 #[derive(Debug)]
 pub(in crate::native) struct LastingPart {
@@ -112,6 +115,17 @@ fn version_of(release: &str) -> Option<(u32, u32)> {
 
 fn lost(reason: impl Into<String>) -> SandboxError {
     SandboxError::Lost { reason: reason.into() }
+}
+
+/// Whether a process ends within a moment: one that is about to cannot be looked at any more, and has not ended yet.
+async fn ends_soon(pidfd: &OwnedFd) -> bool {
+    let deadline = tokio::time::Instant::now() + SOON;
+    loop {
+        match has_ended(pidfd) {
+            Ok(false) if tokio::time::Instant::now() < deadline => tokio::time::sleep(SOON / 20).await,
+            ended => return ended.unwrap_or(false),
+        }
+    }
 }
 
 fn at(step: &'static str) -> impl FnOnce(io::Error) -> SandboxError {
@@ -215,8 +229,9 @@ impl NativeExecutor {
             (Ok(_), _) => Err(foreign()),
             (Err(error), _) => {
                 let Parts { id, native } = Parts::of(sandbox)?;
+                let ended = ends_soon(&native.pidfd).await;
                 self.end(&id, native).await?;
-                Err(error)
+                Err(if ended { lost("its first process has ended") } else { error })
             }
         }
     }
