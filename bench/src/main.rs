@@ -17,7 +17,6 @@ mod http;
 mod image;
 mod import;
 mod leftover;
-mod live;
 mod peer;
 mod proc;
 mod report;
@@ -58,8 +57,10 @@ enum Bench {
     ColdPython,
     /// Ephemeral `true` over HTTP on the runtime docker, beside `docker run --rm` on the same engine.
     ColdDocker,
-    /// `true` in a live container through its guest agent, beside `docker exec` in the same container.
+    /// `true` in live instances over HTTP, native and docker, beside `docker exec` in the same container.
     WarmExec,
+    /// What the server holds, and computes, for each of 200 idle instances.
+    IdleInstances,
     /// Memory of an idle sandbox's own processes.
     Memory,
     /// What the server holds before and after many executions.
@@ -119,6 +120,7 @@ fn main() -> ExitCode {
                     Bench::ColdPython => bench::cold::python(&args),
                     Bench::ColdDocker => bench::docker::cold(&args),
                     Bench::WarmExec => bench::docker::warm(&args),
+                    Bench::IdleInstances => bench::idle_instances::run(&args),
                     Bench::Memory => bench::memory::run(&args),
                     Bench::Growth => bench::growth::run(&args),
                     Bench::Unpack => bench::unpack::run(&args),

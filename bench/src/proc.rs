@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use crate::error::BenchError;
 
@@ -33,6 +34,18 @@ fn parse_stat(stat: &str) -> Option<Process> {
         state: fields.next()?.chars().next()?,
         parent: fields.next()?.parse().ok()?,
     })
+}
+
+/// The CPU time that a process has taken, to a clock tick (proc_pid_stat(5), `utime` and `stime`).
+pub(crate) fn cpu_time(pid: u32) -> Result<Duration, BenchError> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).map_err(BenchError::io(&path))?;
+    let tail = stat.rsplit_once(')').map_or("", |(_, tail)| tail);
+    let ticks: u64 =
+        tail.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    // SAFETY: asks for a number.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
 }
 
 /// Every process there is.

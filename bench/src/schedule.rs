@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,21 +12,21 @@ use crate::error::BenchError;
 use crate::helper::{Helper, Order};
 use crate::http::Connection;
 use crate::import::Import;
-use crate::live::Live;
 use crate::report::{Layer, Series, Table};
 use crate::stats::summarise;
 
 /// Rounds that the runs are spread over, where there are enough of them.
 const ROUNDS: usize = 10;
 
+/// Where a command in a fresh sandbox is asked for.
+pub(crate) const EXECUTE: &str = "/api/v1/execute";
+
 /// What a variant does.
 pub(crate) enum Work {
     /// Orders for the helper, one for each worker.
     Helper(Vec<Order>),
-    /// `POST /api/v1/execute` with this body; the command must exit with 0 and print this.
-    Execute { body: String, stdout: String },
-    /// `true` in a container that is there, through its guest agent.
-    Live(Arc<Live>),
+    /// A POST that runs a command, to this path with this body; the command must exit with 0 and print this.
+    Execute { path: String, body: String, stdout: String },
     /// An image added to the server's store, and removed again.
     Import(Import),
 }
@@ -198,11 +198,10 @@ impl Tools {
             Work::Helper(orders) => {
                 times.ns.push(self.helper.carry_out(&variant.name, &orders[worker % orders.len()])?)
             }
-            Work::Live(live) => times.ns.push(live.run_true(worker)?),
             Work::Import(import) => times.ns.push(import.once(self.connection()?)?),
-            Work::Execute { body, stdout } => {
+            Work::Execute { path, body, stdout } => {
                 let connection = self.connection()?;
-                let request = connection.request("POST", "/api/v1/execute", Some(body));
+                let request = connection.request("POST", path, Some(body));
                 let begin = Instant::now();
                 let answer = connection.send(&request)?;
                 times.ns.push(begin.elapsed().as_nanos() as u64);

@@ -17,7 +17,7 @@ use crate::leftover::{self, Baseline};
 use crate::peer::docker::Docker;
 use crate::peer::{bwrap, runc};
 use crate::report::{Layer, Report};
-use crate::schedule::{Variant, Work, measure};
+use crate::schedule::{EXECUTE, Variant, Work, measure};
 
 /// The pause of the paused runs.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
@@ -41,7 +41,8 @@ impl Field {
 
     fn ours(&mut self, name: &str, n: usize, command: &[&str], stdout: &str) {
         let body = json!({"command": command, "runtime": "native", "memory_mb": 512, "pids_limit": 256, "cpu_cores": 1.0});
-        let work = Work::Execute { body: body.to_string(), stdout: stdout.to_owned() };
+        let work =
+            Work::Execute { path: EXECUTE.to_owned(), body: body.to_string(), stdout: stdout.to_owned() };
         self.variants.push(Variant { name: name.to_owned(), layer: Layer::Ours, work, n });
     }
 }

@@ -1,20 +1,18 @@
 //! Benches of the runtime `docker`, beside the Docker CLI on the same engine: `cold_docker` and `warm_exec`.
 
-use std::sync::Arc;
-
 use serde_json::json;
 
 use super::cold::warm_up;
-use super::{marks, measure_all, peer_name, scratch};
+use super::instance::Instance;
+use super::{marks, measure_all, scratch};
 use crate::RunArgs;
 use crate::engine::{Engine, IMAGE};
 use crate::error::BenchError;
 use crate::gateway::Gateway;
 use crate::helper::Order;
 use crate::leftover::{self, Baseline};
-use crate::live::Live;
 use crate::report::{Layer, Report, Table};
-use crate::schedule::{Variant, Work};
+use crate::schedule::{EXECUTE, Variant, Work};
 
 fn variant(name: &str, layer: Layer, n: usize, work: Work) -> Variant {
     Variant { name: name.to_owned(), layer, work, n }
@@ -24,21 +22,18 @@ fn spawn(argv: Vec<String>) -> Work {
     Work::Helper(vec![Order::Spawn { argv, stdout: None }])
 }
 
-/// Adds a figure for each table: how many times as fast as the peer ours is, by the medians.
+/// Adds figures for each table: how many times as fast as the peer each of ours is, by the medians.
 fn compare(report: &mut Report, peer: &str) {
-    let p50 = |table: &Table, wanted: &dyn Fn(&crate::report::Series) -> bool| {
-        table.series.iter().find(|series| wanted(series)).map(|series| series.summary.p50_us)
+    let of_table = |table: &Table| {
+        let at = format!("{} at once, {} ms between", table.concurrency, table.pause_ms);
+        let theirs = table.p50_us(peer);
+        let ours = table.series.iter().filter(|series| series.layer == Layer::Ours);
+        let ratio = |series: &crate::report::Series| {
+            Some((format!("p50 of {peer} by {}, {at}", series.name), theirs? / series.summary.p50_us))
+        };
+        ours.filter_map(ratio).collect::<Vec<_>>()
     };
-    let figures: Vec<_> = report
-        .tables
-        .iter()
-        .filter_map(|table| {
-            let ours = p50(table, &|series| series.layer == Layer::Ours)?;
-            let theirs = p50(table, &|series| series.name == peer)?;
-            let at = format!("{} at once, {} ms between", table.concurrency, table.pause_ms);
-            Some((format!("p50 of {peer} by ours, {at}"), theirs / ours))
-        })
-        .collect();
+    let figures: Vec<_> = report.tables.iter().flat_map(of_table).collect();
     for (name, ratio) in figures {
         report.figure(&name, ratio, "times", false);
     }
@@ -60,7 +55,7 @@ pub(crate) fn cold(args: &RunArgs) -> Result<bool, BenchError> {
             "faas ephemeral, docker",
             Layer::Ours,
             n,
-            Work::Execute { body: body.to_string(), stdout: String::new() },
+            Work::Execute { path: EXECUTE.to_owned(), body: body.to_string(), stdout: String::new() },
         ),
         variant("docker run --rm", Layer::Peer, n, spawn(engine.run())),
     ];
@@ -86,22 +81,29 @@ pub(crate) fn warm(args: &RunArgs) -> Result<bool, BenchError> {
     let scratch = scratch()?;
     let engine = Engine::start(scratch.path())?;
     report.engine(&engine)?;
-    let workers = args.concurrency.iter().copied().max().unwrap_or(1);
-    let live = Arc::new(Live::make(&engine, scratch.path(), workers)?);
-    let variants = vec![
+    let gateway = Gateway::start_with(&args.server, scratch.path(), &["--docker-host", &engine.host])?;
+    let marks = marks(&scratch, &gateway);
+    let id_file = gateway.data_dir.join("gateway-id");
+    let gateway_id = std::fs::read_to_string(&id_file).map_err(BenchError::io(&id_file))?;
+    warm_up(&gateway)?;
+    let baseline = Baseline::take(&gateway)?;
+    let native = Instance::create(&gateway, &json!({"runtime": "native", "image": "host"}))?;
+    let docker = Instance::create(&gateway, &json!({"runtime": "docker", "image": IMAGE}))?;
+    let container = format!("faas-{}-{}", gateway_id.trim(), docker.id);
+    let variants = [
         variant("L0 spawn", Layer::Floor, args.n, spawn(vec!["/usr/bin/true".to_owned()])),
-        variant("faas live container", Layer::Ours, args.n, Work::Live(Arc::clone(&live))),
-        variant("docker exec", Layer::Peer, args.n / 2, spawn(engine.exec(&live.container))),
+        variant("faas exec, native", Layer::Ours, args.n, native.exec_true()),
+        variant("faas exec, docker", Layer::Ours, args.n, docker.exec_true()),
+        variant("docker exec", Layer::Peer, args.n / 2, spawn(engine.exec(&container))),
     ];
-    measure_all(&mut report, args, &variants, None)?;
+    measure_all(&mut report, args, &variants, Some(gateway.address))?;
     compare(&mut report, "docker exec");
-    drop(variants);
-    let gateway_id = live.gateway_id.clone();
-    let live = Arc::into_inner(live).ok_or_else(|| BenchError::Helper("a worker still runs".to_owned()))?;
-    live.end()?;
-    report.leftover.extend(engine.containers(&gateway_id)?);
+    native.delete(&gateway)?;
+    docker.delete(&gateway)?;
+    report.leftover.extend(baseline.compare(&gateway)?);
+    gateway.stop()?;
+    report.leftover.extend(engine.containers(gateway_id.trim())?);
     drop(engine);
-    let path = scratch.path().to_string_lossy().into_owned();
-    report.leftover.extend(leftover::on_machine(&[path, peer_name(""), format!("faas-{gateway_id}")])?);
+    report.leftover.extend(leftover::on_machine(&marks)?);
     report.finish(&args.results)
 }

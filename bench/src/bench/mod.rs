@@ -4,6 +4,8 @@ pub(crate) mod cold;
 pub(crate) mod docker;
 pub(crate) mod gateway;
 pub(crate) mod growth;
+pub(crate) mod idle_instances;
+pub(crate) mod instance;
 pub(crate) mod memory;
 pub(crate) mod present_image;
 pub(crate) mod unpack;

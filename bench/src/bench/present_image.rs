@@ -14,7 +14,7 @@ use crate::http::Connection;
 use crate::image::{self, Image};
 use crate::leftover::{self, Baseline};
 use crate::report::{Layer, Report, Table};
-use crate::schedule::{Variant, Work};
+use crate::schedule::{EXECUTE, Variant, Work};
 
 /// In `host`, in an image of one layer and in one of many the same static program; and `true` of `host`.
 const HOST: &str = "host, busybox true";
@@ -25,7 +25,7 @@ const HOST_TRUE: &str = "host, true";
 fn variant(name: &str, n: usize, image: &str, command: &[&str]) -> Variant {
     let body = json!({"command": command, "runtime": "native", "image": image, "memory_mb": 512,
         "pids_limit": 256, "cpu_cores": 1.0});
-    let work = Work::Execute { body: body.to_string(), stdout: String::new() };
+    let work = Work::Execute { path: EXECUTE.to_owned(), body: body.to_string(), stdout: String::new() };
     Variant { name: name.to_owned(), layer: Layer::Ours, work, n }
 }
 

@@ -24,7 +24,6 @@ mod live;
 mod logging;
 mod offload;
 mod openapi;
-#[cfg(all(target_os = "linux", feature = "native"))]
 mod query;
 mod response;
 mod routes;

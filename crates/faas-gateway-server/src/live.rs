@@ -203,24 +203,22 @@ mod tests {
         std::iter::from_fn(|| reader.take()).collect()
     }
 
-    /// Each piece: its stream, its offset, its text or its bytes.
-    fn told(events: &[ExecuteEvent]) -> Vec<(&str, u64, Result<&str, Vec<u8>>)> {
-        let piece = |name, OutputPiece { offset, data, data_base64 }: &OutputPiece| {
-            let bytes = data_base64.as_ref().map(|text| STANDARD.decode(text).unwrap());
-            assert!(data.is_some() != bytes.is_some());
-            (name, *offset, bytes.map_or(Ok(()), Err))
+    /// A piece: its stream, its offset, its text or its bytes.
+    type Piece<'a> = (&'static str, u64, Result<&'a str, Vec<u8>>);
+
+    fn piece(event: &ExecuteEvent) -> Piece<'_> {
+        let (name, OutputPiece { offset, data, data_base64 }) = match event {
+            ExecuteEvent::Stdout(said) => ("out", said),
+            ExecuteEvent::Stderr(said) => ("err", said),
+            other => panic!("{other:?}"),
         };
-        let mut told = Vec::new();
-        for event in events {
-            let (name, said) = match event {
-                ExecuteEvent::Stdout(said) => ("out", said),
-                ExecuteEvent::Stderr(said) => ("err", said),
-                other => panic!("{other:?}"),
-            };
-            let (name, offset, text) = piece(name, said);
-            told.push((name, offset, text.map(|()| said.data.as_deref().unwrap())));
-        }
-        told
+        assert!(data.is_some() != data_base64.is_some());
+        let bytes = || STANDARD.decode(data_base64.as_ref().unwrap()).unwrap();
+        (name, *offset, data.as_deref().ok_or_else(bytes))
+    }
+
+    fn told(events: &[ExecuteEvent]) -> Vec<Piece<'_>> {
+        events.iter().map(piece).collect()
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! A request's query parameters, and lists in pages.
 
 use axum::extract::Query;
-use axum::http::{HeaderName, HeaderValue, Uri};
+#[cfg(any(test, all(target_os = "linux", feature = "native")))]
+use axum::http::HeaderValue;
+use axum::http::{HeaderName, Uri};
 use faas_types::{ErrorCode, FieldError};
 use serde::de::DeserializeOwned;
 
@@ -57,6 +59,7 @@ pub(crate) fn limit(given: Option<usize>) -> Result<usize, ApiError> {
 
 /// A page of a list that is sorted by a key, and the header with the cursor of the next one where there is one. A cursor
 /// is the key of a page's last entry, so that an entry which comes or goes meanwhile moves nothing.
+#[cfg(any(test, all(target_os = "linux", feature = "native")))]
 pub(crate) fn page<T, K: Ord>(
     sorted: Vec<T>,
     key: impl Fn(&T) -> K,

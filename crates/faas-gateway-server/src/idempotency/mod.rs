@@ -96,10 +96,6 @@ pub(crate) async fn run_again_if_interrupted(
 
 /// For a route whose requests make something that stays: one that was interrupted by the end of its server is refused,
 /// since nobody knows how far it came.
-#[cfg_attr(
-    not(all(target_os = "linux", feature = "native")),
-    expect(dead_code, reason = "only the image store has such a route yet")
-)]
 pub(crate) async fn refuse_if_interrupted(
     Extension(state): Extension<Shared>,
     Extension(request_id): Extension<RequestId>,
