@@ -78,8 +78,13 @@ impl Engine {
     /// Containers of a gateway that the engine still has.
     pub(crate) fn containers(&self, gateway_id: &str) -> Result<Vec<String>, BenchError> {
         let filter = format!("label=faas.gateway={}", gateway_id.trim());
-        let first = self.docker(&["ps", "--all", "--filter", &filter, "--format", "container {{.Names}}"])?;
-        Ok(Some(first).filter(|line| !line.is_empty()).into_iter().collect())
+        let first = self.docker(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])?;
+        // One without a name is removed, whatever the engine lists.
+        Ok(Some(first)
+            .filter(|name| !name.is_empty())
+            .map(|name| format!("container {name}"))
+            .into_iter()
+            .collect())
     }
 }
 

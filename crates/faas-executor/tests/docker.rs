@@ -123,7 +123,9 @@ fn containers(host: &str, data_dir: &Path) -> Vec<String> {
     let gateway = std::fs::read_to_string(data_dir.join("gateway-id")).unwrap();
     let filter = format!("label=faas.gateway={}", gateway.trim());
     let output = docker(host, &["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"]);
-    output.lines().map(str::to_owned).collect()
+    // One that is removed has no name. Docker 20.10 may list it all the same, for ever, where its end and its removal
+    // came at the same time; nothing of it is there.
+    output.lines().filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn docker(host: &str, arguments: &[&str]) -> String {

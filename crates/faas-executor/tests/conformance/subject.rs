@@ -155,11 +155,13 @@ impl Subject {
         let filter = format!("label=faas.gateway={}", self.gateway_id);
         let host = backends::docker_host();
         let output = Command::new("docker")
-            .args(["--host", &host, "ps", "--all", "--filter", &filter, "--format", "container {{.Names}}"])
+            .args(["--host", &host, "ps", "--all", "--filter", &filter, "--format", "{{.Names}}"])
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        text(&output.stdout).lines().map(str::to_owned).collect()
+        // One without a name is removed, whatever the engine lists.
+        let names = text(&output.stdout).lines().filter(|name| !name.is_empty()).map(str::to_owned);
+        names.map(|name| format!("container {name}")).collect()
     }
 
     /// The engine's data directory.
