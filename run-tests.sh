@@ -205,7 +205,7 @@ step_typescript() {
   within 600 npm test --silent
 }
 
-step_e2e() { within 1200 "$venv/bin/python" -m pytest -q -ra -p no:cacheprovider tests/e2e; }
+step_e2e() { within 2700 "$venv/bin/python" -m pytest -q -ra -p no:cacheprovider tests/e2e; }
 step_smoke() { within 300 "$venv/bin/python" ./test-gateway.py --base-url "$FAAS_BASE_URL"; }
 
 step_docs() {

@@ -233,7 +233,7 @@ pub(crate) async fn limits_change_while_it_runs(subject: &Subject) {
     }
     // More processes than the small limit allows, and not more than the large one: a shell that cannot fork ends.
     let forks = "n=0; while [ $n -lt 30 ]; do sleep 3 & n=$((n+1)); done 2>/dev/null";
-    assert_eq!(seam.run(&sandbox, forks).await.0, Some(0));
+    seam.ok(&sandbox, forks).await;
     // Without another process: they may have all that there may be.
     let idle = "n=1; while [ $n = 1 ]; do n=0; for comm in /proc/[0-9]*/comm; do read -r name <$comm && \
                 [ \"$name\" = sleep ] && n=1; done; done 2>/dev/null; :";
