@@ -173,7 +173,9 @@ class Chaos:
 
     def settle(self, instance: Instance, known: Known) -> None:
         done = instance.exec(
-            f"[ -e {FILE} ] || {{ sleep {known.mark} </dev/null >/dev/null 2>&1 & echo {known.mark} > {FILE}; }}"
+            # Whole or not at all, wherever its agent is killed.
+            f"[ -e {FILE} ] || {{ echo {known.mark} > {FILE}.new && mv {FILE}.new {FILE} && "
+            f"{{ sleep {known.mark} </dev/null >/dev/null 2>&1 & }}; }}"
         )
         assert done.ok, done
         known.settled = True

@@ -676,7 +676,9 @@ pub(super) fn image_of(spec: &SandboxSpec) -> Result<ImageUse, SandboxError> {
 impl NativeExecutor {
     /// Ends a sandbox, and gives its slot back or up.
     pub(super) async fn end(&self, id: &SandboxId, native: NativeHandle) -> Result<(), SandboxError> {
-        let NativeHandle { slot, pidfd, was_paused, .. } = native;
+        let NativeHandle { slot, pidfd, was_paused, image, .. } = native;
+        // It is killed at this very moment, and misses no file any more: who was answered can remove the image at once.
+        drop(image);
         self.slots.release_kept(&slot).await;
         if let Err(source) = kill_and_wait(pidfd).await {
             self.slots.forget(slot);
