@@ -86,6 +86,8 @@ pub(crate) fn warm(args: &RunArgs) -> Result<bool, BenchError> {
     let id_file = gateway.data_dir.join("gateway-id");
     let gateway_id = std::fs::read_to_string(&id_file).map_err(BenchError::io(&id_file))?;
     warm_up(&gateway)?;
+    // The first one leaves an empty file system for those that come later.
+    Instance::create(&gateway, &json!({"runtime": "native", "image": "host"}))?.delete(&gateway)?;
     let baseline = Baseline::take(&gateway)?;
     let native = Instance::create(&gateway, &json!({"runtime": "native", "image": "host"}))?;
     let docker = Instance::create(&gateway, &json!({"runtime": "docker", "image": IMAGE}))?;
