@@ -3,10 +3,12 @@
 //! each sandbox has in them is looked at now and then, and one that has too much is killed, as if by the kernel for want of
 //! memory.
 
-use std::fs;
+use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -25,6 +27,8 @@ pub(super) struct Watched {
     pidfd: OwnedFd,
     most_bytes: AtomicU64,
     killed: AtomicBool,
+    /// The table of its netlink sockets, kept open from the first look on: to open it takes longer than to read it.
+    table: OnceLock<File>,
 }
 
 fn most_bytes(memory_bytes: u64) -> u64 {
@@ -42,10 +46,29 @@ impl Watched {
         self.most_bytes.store(most_bytes(memory_bytes), Ordering::Relaxed);
     }
 
+    fn read_table(&self) -> io::Result<String> {
+        let table = match self.table.get() {
+            Some(table) => table,
+            None => {
+                let opened = File::open(format!("/proc/{}/net/netlink", self.init_pid))?;
+                self.table.get_or_init(|| opened)
+            }
+        };
+        let mut text = Vec::new();
+        loop {
+            let length = text.len();
+            text.resize(length + READ_BYTES, 0);
+            let count = table.read_at(&mut text[length..], u64::try_from(length).unwrap_or(u64::MAX))?;
+            text.truncate(length + count);
+            if count == 0 {
+                return String::from_utf8(text).map_err(io::Error::other);
+            }
+        }
+    }
+
     fn look(&self) {
-        let path = format!("/proc/{}/net/netlink", self.init_pid);
         // One that cannot be read is over.
-        let Ok(text) = fs::read_to_string(path) else { return };
+        let Ok(text) = self.read_table() else { return };
         let bytes = bytes_held(&text);
         if bytes <= self.most_bytes.load(Ordering::Relaxed) || self.was_killed() {
             return;
@@ -62,6 +85,9 @@ impl Watched {
         }
     }
 }
+
+/// How much of a table is read at once.
+const READ_BYTES: usize = 16 << 10;
 
 /// The sum of the columns Rmem and Wmem (net/netlink/af_netlink.c, `netlink_native_seq_show`).
 fn bytes_held(text: &str) -> u64 {
@@ -81,7 +107,13 @@ impl Watchdog {
     /// Begins to look at a sandbox.
     pub(super) fn watch(&self, init_pid: u32, pidfd: OwnedFd, memory_bytes: u64) -> Arc<Watched> {
         let most_bytes = AtomicU64::new(most_bytes(memory_bytes));
-        let watched = Arc::new(Watched { init_pid, pidfd, most_bytes, killed: AtomicBool::new(false) });
+        let watched = Arc::new(Watched {
+            init_pid,
+            pidfd,
+            most_bytes,
+            killed: AtomicBool::new(false),
+            table: OnceLock::new(),
+        });
         self.list().push(Arc::downgrade(&watched));
         watched
     }

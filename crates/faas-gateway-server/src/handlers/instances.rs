@@ -276,7 +276,7 @@ pub(crate) async fn exec(
     path = "/api/v1/instances/{id}/stop",
     tag = "instances",
     params(("id" = String, Path, description = "Its id")),
-    request_body = StopRequest,
+    request_body = Option<StopRequest>,
     responses((status = 200, description = "It is stopped", body = Instance), Problems),
 )]
 pub(crate) async fn stop(

@@ -160,13 +160,18 @@ impl InstanceInfo {
     /// one that was paused for its time stays until it is resumed or deleted.
     #[must_use]
     pub fn expires_at_ms(&self) -> Option<u64> {
+        self.expires_if_active_at(self.last_active_at_ms)
+    }
+
+    /// The same where it was last used at another time.
+    pub(super) fn expires_if_active_at(&self, last_active_at_ms: u64) -> Option<u64> {
         let ends_by_ttl = match self.state {
             InstanceState::Paused if self.times.on_timeout == OnTimeout::Pause => None,
             InstanceState::Deleting => None,
             _ => self.ttl_ends_at_ms,
         };
         let ends_by_idling = match (self.state, self.times.idle_timeout_ms) {
-            (InstanceState::Running, Some(idle)) => Some(self.last_active_at_ms.saturating_add(idle)),
+            (InstanceState::Running, Some(idle)) => Some(last_active_at_ms.saturating_add(idle)),
             _ => None,
         };
         [ends_by_ttl, ends_by_idling].into_iter().flatten().min()

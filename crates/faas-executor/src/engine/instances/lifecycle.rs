@@ -83,7 +83,7 @@ impl Instances {
                 return Err(SandboxError::Lost { reason }.into());
             };
             let mut spec = before.sandbox_spec();
-            this.lease_image(&before, &mut spec).await?;
+            this.lease_image(&before, &mut spec)?;
             this.become_state(&live, InstanceState::Creating, Some("it is being started".to_owned())).await?;
             let sandbox = match this.bear(&live, &spec, Some(&record)).await {
                 Ok(sandbox) => sandbox,

@@ -1,6 +1,6 @@
 //! One instance while this server runs: its row as it was last written, its sandbox, who uses it now.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::data::{InstanceInfo, now_ms};
 use crate::guest::AgentConnection;
 use crate::sandbox::SandboxHandle;
+use crate::state::InstanceState;
 
 /// How many connections to an agent are kept for the next command.
 const KEPT_CONNECTIONS: usize = 8;
@@ -49,11 +50,23 @@ pub(super) struct Live {
     /// Cancelled when it is to be deleted: whatever takes long gives up.
     pub(super) doomed: CancellationToken,
     /// Whether its backend has still to be asked what became of it.
-    pub(super) unseen: std::sync::atomic::AtomicBool,
+    pub(super) unseen: AtomicBool,
+    /// Whether what its time being over leads to is under way, or has just failed.
+    pub(super) expiring: AtomicBool,
     pub(super) frozen: watch::Sender<Frozen>,
     users: AtomicUsize,
     last_active_ms: AtomicU64,
     connections: Mutex<Vec<(u64, AgentConnection)>>,
+}
+
+/// A little of an instance.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Glance {
+    pub(super) state: InstanceState,
+    pub(super) born: bool,
+    pub(super) expires_at_ms: Option<u64>,
+    /// How much later it was last used than the store knows.
+    pub(super) unwritten_ms: u64,
 }
 
 /// Somebody uses the instance until this is dropped.
@@ -81,7 +94,8 @@ impl Live {
             turn: tokio::sync::Mutex::default(),
             place: RwLock::default(),
             doomed,
-            unseen: std::sync::atomic::AtomicBool::new(false),
+            unseen: AtomicBool::new(false),
+            expiring: AtomicBool::new(false),
             frozen: watch::Sender::new(Frozen::default()),
             users: AtomicUsize::new(0),
             connections: Mutex::default(),
@@ -90,17 +104,27 @@ impl Live {
 
     /// It as it was last written, with the time of its last use as it is.
     pub(super) fn info(&self) -> InstanceInfo {
-        let last_active_at_ms = if self.users.load(Ordering::Acquire) > 0 {
+        InstanceInfo { last_active_at_ms: self.last_active_ms(), ..lock(&self.info).clone() }
+    }
+
+    fn last_active_ms(&self) -> u64 {
+        if self.users.load(Ordering::Acquire) > 0 {
             now_ms()
         } else {
             self.last_active_ms.load(Ordering::Relaxed)
-        };
-        InstanceInfo { last_active_at_ms, ..lock(&self.info).clone() }
+        }
     }
 
-    /// The time of its last use that the store has.
-    pub(super) fn written_active_ms(&self) -> u64 {
-        lock(&self.info).last_active_at_ms
+    /// What whoever looks at all of them again and again has to know.
+    pub(super) fn glance(&self) -> Glance {
+        let last_active_ms = self.last_active_ms();
+        let info = lock(&self.info);
+        Glance {
+            state: info.state,
+            born: info.born,
+            expires_at_ms: info.expires_if_active_at(last_active_ms),
+            unwritten_ms: last_active_ms.saturating_sub(info.last_active_at_ms),
+        }
     }
 
     /// Puts what has just been written in place.

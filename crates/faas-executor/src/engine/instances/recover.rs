@@ -91,7 +91,7 @@ impl Instances {
             return self.become_state(live, InstanceState::Failed, Some(reason)).await.map(|()| true);
         };
         let mut spec = info.sandbox_spec();
-        self.lease_image(&info, &mut spec).await?;
+        self.lease_image(&info, &mut spec)?;
         let found = self.backend(info.runtime)?.adopt(&spec, &record).await?;
         match (found, info.state) {
             (Found::Live { handle, paused }, InstanceState::Running | InstanceState::Paused) => {
@@ -133,21 +133,29 @@ impl Instances {
     }
 
     /// Takes hold of the image that an instance was made from.
-    pub(super) async fn lease_image(
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    pub(super) fn lease_image(
         &self,
         info: &InstanceInfo,
         spec: &mut SandboxSpec,
-    ) -> Result<(), EngineError> {
-        #[cfg(all(target_os = "linux", feature = "native"))]
+    ) -> Result<(), SandboxError> {
         if let Some(id) = &info.image_id {
-            let lease = self.inner.images.get(id).map_err(SandboxError::from)?;
-            spec.stored = Some(lease.ok_or_else(|| SandboxError::ImageUnavailable {
+            spec.stored = Some(self.inner.images.get(id)?.ok_or_else(|| SandboxError::ImageUnavailable {
                 image: info.image.clone(),
                 reason: format!("its files ({id}) are not in the image store any more"),
             })?);
         }
-        #[cfg(not(all(target_os = "linux", feature = "native")))]
-        let _ = (info, spec, SandboxError::from as fn(crate::sandbox::Unsupported) -> SandboxError);
+        Ok(())
+    }
+
+    /// There is no image store to take hold of it in.
+    #[cfg(not(all(target_os = "linux", feature = "native")))]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "it is as the one with an image store")]
+    pub(super) fn lease_image(
+        &self,
+        _info: &InstanceInfo,
+        _spec: &mut SandboxSpec,
+    ) -> Result<(), SandboxError> {
         Ok(())
     }
 }

@@ -77,13 +77,13 @@ impl Instances {
         // Somebody is at it: then it is looked at the next time.
         let Ok(turn) = live.turn.try_lock() else { return };
         drop(turn);
-        let info = live.info();
-        if retry && (info.state == InstanceState::Deleting || live.doomed.is_cancelled()) {
+        let seen = live.glance();
+        if retry && (seen.state == InstanceState::Deleting || live.doomed.is_cancelled()) {
             return self.remove_soon(live);
         }
         // Nobody is at it, so whoever was has failed: the store could not be written to, for example.
         if retry
-            && (info.state == InstanceState::Stopping || info.state == InstanceState::Creating && info.born)
+            && (seen.state == InstanceState::Stopping || seen.state == InstanceState::Creating && seen.born)
         {
             live.unseen.store(true, Ordering::Release);
         }
@@ -94,12 +94,19 @@ impl Instances {
             }
             return;
         }
-        if info.expires_at_ms().is_some_and(|expires| expires <= now) {
-            return self.expire(live, &info);
+        if seen.expires_at_ms.is_some_and(|expires| expires <= now) {
+            if !live.expiring.swap(true, Ordering::AcqRel) {
+                let (this, live) = (self.clone(), Arc::clone(live));
+                self.inner.background.spawn(async move {
+                    if !this.expire(&live).await {
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                    live.expiring.store(false, Ordering::Release);
+                });
+            }
+            return;
         }
-        let written = live.written_active_ms();
-        if retry && info.state == InstanceState::Running && info.last_active_at_ms > written + ACTIVE_STEP_MS
-        {
+        if retry && seen.state == InstanceState::Running && seen.unwritten_ms > ACTIVE_STEP_MS {
             let (this, live) = (self.clone(), Arc::clone(live));
             self.inner.background.spawn(async move {
                 let _turn = live.turn.lock().await;
@@ -113,22 +120,26 @@ impl Instances {
         }
     }
 
-    fn expire(&self, live: &Arc<Live>, info: &InstanceInfo) {
+    /// Does what the end of an instance's time leads to; whether that was done.
+    async fn expire(&self, live: &Arc<Live>) -> bool {
+        let info = live.info();
         let by_ttl = info.ttl_ends_at_ms.is_some_and(|ends| ends <= now_ms());
         let what = if by_ttl { "its ttl is over" } else { "it was idle for too long" };
         tracing::info!(instance = %info.id, what, then = ?info.times.on_timeout, "an instance's time is over");
-        match info.times.on_timeout {
+        let done = match info.times.on_timeout {
             OnTimeout::Pause if info.state == InstanceState::Running => {
-                let (this, live) = (self.clone(), Arc::clone(live));
-                self.inner.background.spawn(async move {
-                    if let Err(error) = this.pause_live(&live, Some(what.to_owned())).await {
-                        tracing::warn!(instance = %live.info().id, %error, "it could not be paused");
-                    }
-                });
+                self.pause_live(live, Some(what.to_owned())).await.map(drop)
             }
             // What is stopped or failed uses nothing that pausing would save.
-            OnTimeout::Pause => {}
-            OnTimeout::Delete => self.remove_soon(live),
+            OnTimeout::Pause => Ok(()),
+            OnTimeout::Delete => {
+                live.doomed.cancel();
+                self.remove(live).await
+            }
+        };
+        if let Err(error) = &done {
+            tracing::warn!(instance = %info.id, %error, "what the end of its time leads to could not be done");
         }
+        done.is_ok()
     }
 }
