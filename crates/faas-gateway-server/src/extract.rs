@@ -60,7 +60,10 @@ impl<T: DeserializeOwned + Default> FromRequest<Shared> for OptionalJson<T> {
         let (parts, body) = request.into_parts();
         check_content_type(&parts.headers).map_err(ApiError::closing)?;
         let (bytes, _room) = read(&parts.headers, body, state).await.map_err(ApiError::closing)?;
-        Ok(Self(if bytes.is_empty() { T::default() } else { parse(&bytes)? }))
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        Ok(Self(parse::<Option<T>>(&bytes)?.unwrap_or_default()))
     }
 }
 

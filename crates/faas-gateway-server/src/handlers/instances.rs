@@ -1,6 +1,7 @@
 //! `/api/v1/instances`: sandboxes that outlive one request.
 
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use axum::{Extension, Json};
@@ -27,8 +28,37 @@ fn tenant() -> TenantId {
     TenantId("default".to_owned())
 }
 
-fn no_query(uri: &Uri) -> Result<(), ApiError> {
-    query::none(uri)
+/// The instance that a request is about. Such a request has no query parameters.
+pub(crate) struct Target {
+    tenant: TenantId,
+    id: InstanceId,
+    request_id: RequestId,
+}
+
+impl FromRequestParts<Shared> for Target {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, ApiError> {
+        query::none(&parts.uri)?;
+        let Path(id) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| ApiError::malformed(error.body_text()))?;
+        let Extension(request_id) = Extension::<RequestId>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| ApiError::internal(&error))?;
+        Ok(Self { tenant: tenant(), id: InstanceId(id), request_id })
+    }
+}
+
+impl Target {
+    /// The answer to what was done with it.
+    fn answer(&self, done: Result<InstanceInfo, EngineError>) -> Result<Json<Instance>, ApiError> {
+        Ok(Json(instance_info::instance(done.map_err(|error| self.refusal(error))?)))
+    }
+
+    fn refusal(&self, error: EngineError) -> ApiError {
+        ApiError::from_engine(error, &self.request_id)
+    }
 }
 
 /// Create an instance
@@ -55,7 +85,7 @@ pub(crate) async fn create(
     body: Result<JsonBody<CreateInstanceRequest>, ApiError>,
 ) -> Result<Response, ApiError> {
     let JsonBody { value, bytes, room } = body?;
-    no_query(&uri)?;
+    query::none(&uri)?;
     let rules = state.limits;
     let new = offload::by_size(bytes, move || validate::new_instance(value, tenant(), &rules)).await??;
     let created = state.instances.create(new).await;
@@ -145,14 +175,8 @@ pub(crate) async fn list(
     params(("id" = String, Path, description = "Its id")),
     responses((status = 200, description = "It", body = Instance), Problems),
 )]
-pub(crate) async fn get(
-    State(state): State<Shared>,
-    Extension(request_id): Extension<RequestId>,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Result<Json<Instance>, ApiError> {
-    no_query(&uri)?;
-    answer(state.instances.get(&tenant(), &InstanceId(id)), &request_id)
+pub(crate) async fn get(State(state): State<Shared>, target: Target) -> Result<Json<Instance>, ApiError> {
+    target.answer(state.instances.get(&target.tenant, &target.id))
 }
 
 /// Change the limits of an instance that runs
@@ -168,15 +192,12 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn update(
     State(state): State<Shared>,
-    Extension(request_id): Extension<RequestId>,
-    Path(id): Path<String>,
-    uri: Uri,
+    target: Target,
     body: Result<JsonBody<UpdateInstanceRequest>, ApiError>,
 ) -> Result<Json<Instance>, ApiError> {
     let JsonBody { value, .. } = body?;
-    no_query(&uri)?;
     let change = validate::limit_change(&value, &state.limits)?;
-    answer(state.instances.set_limits(&tenant(), &InstanceId(id), change).await, &request_id)
+    target.answer(state.instances.set_limits(&target.tenant, &target.id, change).await)
 }
 
 /// Delete an instance
@@ -193,17 +214,11 @@ pub(crate) async fn update(
         Problems,
     ),
 )]
-pub(crate) async fn delete(
-    State(state): State<Shared>,
-    Extension(request_id): Extension<RequestId>,
-    Path(id): Path<String>,
-    uri: Uri,
-) -> Result<StatusCode, ApiError> {
-    no_query(&uri)?;
-    match state.instances.delete(&tenant(), &InstanceId(id)).await {
+pub(crate) async fn delete(State(state): State<Shared>, target: Target) -> Result<StatusCode, ApiError> {
+    match state.instances.delete(&target.tenant, &target.id).await {
         Ok(Removal::Gone) => Ok(StatusCode::NO_CONTENT),
         Ok(Removal::UnderWay) => Ok(StatusCode::ACCEPTED),
-        Err(error) => Err(ApiError::from_engine(error, &request_id)),
+        Err(error) => Err(target.refusal(error)),
     }
 }
 
@@ -235,35 +250,31 @@ pub(crate) async fn delete(
 )]
 pub(crate) async fn exec(
     State(state): State<Shared>,
-    Extension(request_id): Extension<RequestId>,
-    Path(id): Path<String>,
-    uri: Uri,
+    target: Target,
     headers: HeaderMap,
     body: Result<JsonBody<ExecRequest>, ApiError>,
 ) -> Result<Response, ApiError> {
     let JsonBody { value, bytes, room } = body?;
-    no_query(&uri)?;
     execute::refuse_to_resume(&headers)?;
-    let id = InstanceId(id);
     // What it may be given depends on the instance.
-    let limits = state
-        .instances
-        .get(&tenant(), &id)
-        .map_err(|error| ApiError::from_engine(error, &request_id))?
-        .limits;
-    let (rules, request) = (state.limits, request_id.clone());
-    let mut spec = offload::by_size(bytes, move || validate::exec(value, request, &limits, &rules)).await??;
+    let of_instance = state.instances.get(&target.tenant, &target.id);
+    let limits = of_instance.map_err(|error| target.refusal(error))?.limits;
+    let (rules, request_id) = (state.limits, target.request_id.clone());
+    let validated = offload::by_size(bytes, move || validate::exec(value, request_id, &limits, &rules));
+    let mut spec = validated.await??;
     spec.held = Some(Held::new(room));
     if let Some(format) = EventFormat::wanted(&headers) {
-        let most = spec.max_output_bytes;
+        let (most, request_id) = (spec.max_output_bytes, target.request_id.clone());
         return execute_stream::answer(state, request_id, format, most, |state, mut writer| {
-            Box::pin(async move { state.instances.exec(&tenant(), &id, spec, Some(&mut writer)).await })
+            Box::pin(async move {
+                state.instances.exec(&target.tenant, &target.id, spec, Some(&mut writer)).await
+            })
         })
         .await;
     }
-    match state.instances.exec(&tenant(), &id, spec, None).await {
-        Ok(outcome) => execute::answer(&state, outcome, request_id).await,
-        Err(error) => Err(ApiError::from_engine(error, &request_id)),
+    match state.instances.exec(&target.tenant, &target.id, spec, None).await {
+        Ok(outcome) => execute::answer(&state, outcome, target.request_id).await,
+        Err(error) => Err(target.refusal(error)),
     }
 }
 
@@ -281,15 +292,12 @@ pub(crate) async fn exec(
 )]
 pub(crate) async fn stop(
     State(state): State<Shared>,
-    Extension(request_id): Extension<RequestId>,
-    Path(id): Path<String>,
-    uri: Uri,
+    target: Target,
     body: Result<OptionalJson<StopRequest>, ApiError>,
 ) -> Result<Json<Instance>, ApiError> {
     let OptionalJson(request) = body?;
-    no_query(&uri)?;
     let grace = validate::grace(request)?;
-    answer(state.instances.stop(&tenant(), &InstanceId(id), grace).await, &request_id)
+    target.answer(state.instances.stop(&target.tenant, &target.id, grace).await)
 }
 
 /// Start an instance
@@ -304,14 +312,11 @@ pub(crate) async fn stop(
 )]
 pub(crate) async fn start(
     State(state): State<Shared>,
-    Extension(request_id): Extension<RequestId>,
-    Path(id): Path<String>,
-    uri: Uri,
+    target: Target,
     body: Result<OptionalJson<Nothing>, ApiError>,
 ) -> Result<Json<Instance>, ApiError> {
     let OptionalJson(Nothing {}) = body?;
-    no_query(&uri)?;
-    answer(state.instances.start(&tenant(), &InstanceId(id)).await, &request_id)
+    target.answer(state.instances.start(&target.tenant, &target.id).await)
 }
 
 /// Pause an instance
@@ -327,14 +332,11 @@ pub(crate) async fn start(
 )]
 pub(crate) async fn pause(
     State(state): State<Shared>,
-    Extension(request_id): Extension<RequestId>,
-    Path(id): Path<String>,
-    uri: Uri,
+    target: Target,
     body: Result<OptionalJson<Nothing>, ApiError>,
 ) -> Result<Json<Instance>, ApiError> {
     let OptionalJson(Nothing {}) = body?;
-    no_query(&uri)?;
-    answer(state.instances.pause(&tenant(), &InstanceId(id)).await, &request_id)
+    target.answer(state.instances.pause(&target.tenant, &target.id).await)
 }
 
 /// Resume an instance
@@ -347,14 +349,11 @@ pub(crate) async fn pause(
 )]
 pub(crate) async fn resume(
     State(state): State<Shared>,
-    Extension(request_id): Extension<RequestId>,
-    Path(id): Path<String>,
-    uri: Uri,
+    target: Target,
     body: Result<OptionalJson<Nothing>, ApiError>,
 ) -> Result<Json<Instance>, ApiError> {
     let OptionalJson(Nothing {}) = body?;
-    no_query(&uri)?;
-    answer(state.instances.resume(&tenant(), &InstanceId(id)).await, &request_id)
+    target.answer(state.instances.resume(&target.tenant, &target.id).await)
 }
 
 /// Change how long an instance is there
@@ -370,15 +369,12 @@ pub(crate) async fn resume(
 )]
 pub(crate) async fn timeout(
     State(state): State<Shared>,
-    Extension(request_id): Extension<RequestId>,
-    Path(id): Path<String>,
-    uri: Uri,
+    target: Target,
     body: Result<JsonBody<TimeoutRequest>, ApiError>,
 ) -> Result<Json<Instance>, ApiError> {
     let JsonBody { value, .. } = body?;
-    no_query(&uri)?;
     let change = validate::time_change(&value)?;
-    answer(state.instances.set_times(&tenant(), &InstanceId(id), change).await, &request_id)
+    target.answer(state.instances.set_times(&target.tenant, &target.id, change).await)
 }
 
 /// What an instance uses now
@@ -393,13 +389,10 @@ pub(crate) async fn timeout(
 )]
 pub(crate) async fn metrics(
     State(state): State<Shared>,
-    Extension(request_id): Extension<RequestId>,
-    Path(id): Path<String>,
-    uri: Uri,
+    target: Target,
 ) -> Result<Json<InstanceMetrics>, ApiError> {
-    no_query(&uri)?;
-    let measured = state.instances.measure(&tenant(), &InstanceId(id)).await;
-    let (info, measures) = measured.map_err(|error| ApiError::from_engine(error, &request_id))?;
+    let measured = state.instances.measure(&target.tenant, &target.id).await;
+    let (info, measures) = measured.map_err(|error| target.refusal(error))?;
     Ok(Json(instance_info::metrics(&info, measures)))
 }
 
@@ -407,16 +400,6 @@ pub(crate) async fn metrics(
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Nothing {}
-
-fn answer(
-    info: Result<InstanceInfo, EngineError>,
-    request_id: &RequestId,
-) -> Result<Json<Instance>, ApiError> {
-    match info {
-        Ok(info) => Ok(Json(instance_info::instance(info))),
-        Err(error) => Err(ApiError::from_engine(error, request_id)),
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use faas_types::{
     UpdateInstanceRequest,
 };
 
-use super::{Findings, command, files, limits, names, stdin};
+use super::{Findings, command, files, limits, names, stdin, surroundings};
 use crate::config::{Bound, LimitRules};
 use crate::error::ApiError;
 
@@ -28,20 +28,19 @@ pub(crate) fn new_instance(
     rules: &LimitRules,
 ) -> Result<NewInstance, ApiError> {
     let mut findings = Findings::default();
-    command::env(&request.env_vars.0, &mut findings);
     if let Some(image) = &request.image {
         names::image(image, &mut findings);
     }
     if let Some(name) = &request.name {
         names::instance(name, &mut findings);
     }
-    if let Some(working_dir) = &request.working_dir {
-        names::working_dir(working_dir, &mut findings);
-    }
-    if let Some(user) = &request.user {
-        names::user(user, &mut findings);
-    }
-    names::labels(&request.labels, &mut findings);
+    surroundings(
+        &request.env_vars,
+        request.working_dir.as_deref(),
+        request.user.as_deref(),
+        &request.labels,
+        &mut findings,
+    );
     let asked = limits::Asked {
         memory_mb: request.memory_mb,
         cpu_cores: request.cpu_cores,
@@ -92,14 +91,13 @@ pub(crate) fn exec(
 ) -> Result<ExecSpec, ApiError> {
     let mut findings = Findings::default();
     let program = command::program(request.command, &request.env_vars.0, &mut findings);
-    command::env(&request.env_vars.0, &mut findings);
-    if let Some(working_dir) = &request.working_dir {
-        names::working_dir(working_dir, &mut findings);
-    }
-    if let Some(user) = &request.user {
-        names::user(user, &mut findings);
-    }
-    names::labels(&request.labels, &mut findings);
+    surroundings(
+        &request.env_vars,
+        request.working_dir.as_deref(),
+        request.user.as_deref(),
+        &request.labels,
+        &mut findings,
+    );
     let stdin = stdin(request.stdin, request.stdin_base64, &mut findings);
     let asked = limits::Asked {
         timeout_ms: request.timeout_ms,

@@ -8,10 +8,12 @@ mod instance;
 mod limits;
 mod names;
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use faas_executor::ExecuteSpec;
-use faas_types::{ErrorCode, ExecuteRequest, FieldError, RequestId};
+use faas_types::{EnvVars, ErrorCode, ExecuteRequest, FieldError, RequestId};
 
 use crate::config::LimitRules;
 use crate::error::ApiError;
@@ -67,17 +69,16 @@ pub(crate) fn validate(
 ) -> Result<ExecuteSpec, ApiError> {
     let mut findings = Findings::default();
     let program = command::program(request.command, &request.env_vars.0, &mut findings);
-    command::env(&request.env_vars.0, &mut findings);
     if let Some(image) = &request.image {
         names::image(image, &mut findings);
     }
-    if let Some(working_dir) = &request.working_dir {
-        names::working_dir(working_dir, &mut findings);
-    }
-    if let Some(user) = &request.user {
-        names::user(user, &mut findings);
-    }
-    names::labels(&request.labels, &mut findings);
+    surroundings(
+        &request.env_vars,
+        request.working_dir.as_deref(),
+        request.user.as_deref(),
+        &request.labels,
+        &mut findings,
+    );
     let stdin = stdin(request.stdin, request.stdin_base64, &mut findings);
     let asked = limits::Asked {
         timeout_ms: request.timeout_ms,
@@ -118,6 +119,24 @@ pub(crate) fn validate(
         labels: request.labels,
         held: None,
     })
+}
+
+/// Checks what every command has, wherever it runs.
+fn surroundings(
+    env_vars: &EnvVars,
+    working_dir: Option<&str>,
+    user: Option<&str>,
+    labels: &BTreeMap<String, String>,
+    findings: &mut Findings,
+) {
+    command::env(&env_vars.0, findings);
+    if let Some(working_dir) = working_dir {
+        names::working_dir(working_dir, findings);
+    }
+    if let Some(user) = user {
+        names::user(user, findings);
+    }
+    names::labels(labels, findings);
 }
 
 /// What is wrong with the name of an image, if anything is.
