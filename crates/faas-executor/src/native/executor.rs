@@ -11,19 +11,20 @@ use std::time::Duration;
 
 use faas_types::{LimitSupport, LimitsSupport, Network, Runtime, RuntimeCapabilities, SandboxId};
 
-use super::cgroup::{CgroupFileError, CgroupHost, CgroupPlan, LimitsError, SlotCgroup};
+use super::cgroup::{CgroupFileError, CgroupHost, LimitsError, SlotCgroup};
 use super::disk::{DiskError, Disks, MIN_BYTES, Promise};
 use super::host_image;
-use super::id_blocks::{self, IdBlocks};
 use super::lasting::files::Files;
-use super::lasting::record::{self, Record};
-use super::lasting::registry::{Registry, Waiting};
+use super::lasting::record;
+use super::lasting::registry::Registry;
 use super::lasting::{LastingPart, NO_LASTING_LIMIT, Prepared, ended, kill_and_wait};
 use super::launcher::message::{ImageOrder, LastingOrder, LauncherSetup, SandboxOrder, SlotReply};
 use super::launcher::{self, Failure};
 use super::launcher_process::{LauncherConfig, others_have_cleared};
 use super::layout::{self, IdMode};
-use super::slots::{Reserved, Slot, SlotError, Slots};
+use super::settle::settle;
+use super::slots::{Slot, SlotError, Slots};
+use super::start::{at, cgroups, numbers, remove_roots, sweep, take_over};
 use super::subordinate::Subordinate;
 use super::watchdog::{Watchdog, Watched};
 use crate::agent_binary;
@@ -159,10 +160,6 @@ pub enum NativeStartError {
     /// It should work and does not.
     #[error(transparent)]
     Start(#[from] StartError),
-}
-
-fn at(path: &Path) -> impl FnOnce(io::Error) -> StartError + '_ {
-    move |source| StartError::Io { path: path.to_owned(), source }
 }
 
 impl NativeExecutor {
@@ -487,87 +484,6 @@ pub(super) fn cgroup_error(error: CgroupFileError) -> SandboxError {
     SandboxError::Io { path: PathBuf::from("/sys/fs/cgroup"), source }
 }
 
-/// The gateway's cgroups, or why there are none. Root has no excuse.
-fn cgroups(
-    root: bool,
-    mark: &str,
-) -> Result<Result<(CgroupPlan, Arc<CgroupHost>), String>, NativeStartError> {
-    let opened = CgroupPlan::find(root, mark).and_then(|plan| Ok((CgroupHost::open(&plan)?, plan)));
-    match opened {
-        Ok((host, plan)) => Ok(Ok((plan, Arc::new(host)))),
-        Err(error) if root => {
-            Err(NativeStartError::Unavailable(format!("limits cannot be enforced: {error}")))
-        }
-        Err(error) => Ok(Err(error.to_string())),
-    }
-}
-
-/// Ids that the host has given to its users.
-fn reserved_ids() -> Result<Vec<(u64, u64)>, StartError> {
-    let mut reserved = Vec::new();
-    for path in ["/etc/subuid", "/etc/subgid"] {
-        match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => {
-                let text = other.map_err(at(Path::new(path)))?;
-                reserved.extend(layout::subordinate_ranges(&text).map(|range| (range.start, range.count)));
-            }
-        }
-    }
-    Ok(reserved)
-}
-
-/// The numbers that slots of this gateway can have.
-fn numbers(ids: IdMode, mark: &str) -> Result<Reserved, StartError> {
-    let (blocks, reserved) = match ids {
-        IdMode::OwnRanges => {
-            let dir = Path::new(id_blocks::DIR);
-            (IdBlocks::locked(dir, mark).map_err(at(dir))?, reserved_ids()?)
-        }
-        IdMode::OfUser { .. } => (IdBlocks::unlocked(), Vec::new()),
-    };
-    Ok(Reserved::new(blocks, |slot| {
-        let ids = ids.of_slot(*slot);
-        reserved.iter().any(|(start, count)| ids.overlaps(*start, *count))
-    }))
-}
-
-/// Lasting sandboxes whose records can be read.
-type Records = Vec<(SandboxId, Record)>;
-
-/// Takes over the slots of lasting sandboxes, so that they are left alone until they are asked for.
-fn take_over(
-    lasting: Vec<(SandboxId, Option<SandboxRecord>)>,
-    boot_id: &str,
-    reserved: &mut Reserved,
-) -> Result<(Arc<Registry>, Records), StartError> {
-    let (registry, mut records) = (Registry::default(), Vec::new());
-    for (id, record) in lasting {
-        // Without a record it was never kept.
-        let Some(record) = record else { continue };
-        let record = match Record::read(&record) {
-            Ok(record) => record,
-            Err(error) => {
-                tracing::error!(sandbox = %id, %error, "a lasting sandbox cannot be found again");
-                continue;
-            }
-        };
-        if let Some(live) = record.live.as_ref().filter(|live| live.boot_id == boot_id) {
-            // One that has ended has no slot: there may be another sandbox in it since.
-            let waiting = match live.init.find().map_err(at(Path::new("/proc")))? {
-                None => Waiting::Ended("its first process has ended".to_owned()),
-                Some(_) => {
-                    let taken = reserved.take_over(live.slot).map_err(at(Path::new(id_blocks::DIR)))?;
-                    taken.map_or_else(Waiting::Ended, |()| Waiting::Slot(live.slot))
-                }
-            };
-            registry.wait(id.clone(), waiting);
-        }
-        records.push((id, record));
-    }
-    Ok((Arc::new(registry), records))
-}
-
 /// How often a sandbox that is being paused is looked at, and for how long.
 const FREEZE_STEP: Duration = Duration::from_millis(1);
 
@@ -617,29 +533,6 @@ fn is_gone(error: &io::Error) -> bool {
 
 fn create_error(failure: Failure) -> SandboxError {
     SandboxError::Create { source: io::Error::from_raw_os_error(failure.errno), step: failure.step }
-}
-
-fn remove_roots(cgroups: &CgroupHost) {
-    if let Err(error) = cgroups.remove_roots() {
-        tracing::error!(%error, "the gateway's cgroups could not be removed");
-    }
-}
-
-/// Kills and removes what an earlier gateway of this data directory left in its cgroups, but for those slots.
-async fn sweep(cgroups: Arc<CgroupHost>, but: BTreeSet<u32>) -> Result<(), StartError> {
-    let swept = tokio::task::spawn_blocking(move || {
-        let mut slots = cgroups.slots()?;
-        slots.retain(|slot| !but.contains(slot));
-        slots.iter().try_for_each(|slot| cgroups.destroy_slot(*slot))?;
-        Ok::<_, io::Error>(slots.len())
-    })
-    .await;
-    let path = Path::new("/sys/fs/cgroup");
-    match swept.map_err(|error| at(path)(io::Error::other(error)))?.map_err(at(path))? {
-        0 => {}
-        count => tracing::warn!(count, "removed what an earlier gateway left in its slots"),
-    }
-    Ok(())
 }
 
 /// What an image says of programs, and what of it a slot has to know.
@@ -952,34 +845,6 @@ async fn disk_bytes(handle: &NativeHandle) -> Result<Option<u64>, SandboxError> 
         }
         (Ok(false), Err(error)) => Err(failed(error.into())),
     }
-}
-
-/// The most memory that may be charged to a slot when the next sandbox comes.
-const SETTLED_BYTES: u64 = 16 << 20;
-
-/// How often a slot is looked at while the kernel frees what its sandbox had, and how long apart.
-const SETTLE_TRIES: u32 = 50;
-const SETTLE_STEP: Duration = Duration::from_millis(20);
-
-/// Waits until the memory of the sandbox that was in a slot is free again: the kernel does some of it later (shared
-/// memory, mounts), and files that were read stay in its cache. Whether the slot is fit for another.
-async fn settle(slot: &Slot) -> bool {
-    let Some(cgroup) = &slot.cgroup else { return true };
-    for _ in 0..SETTLE_TRIES {
-        match cgroup.memory_now() {
-            Ok(bytes) if bytes <= SETTLED_BYTES => return true,
-            Ok(bytes) => {
-                let cgroup = Arc::clone(cgroup);
-                let reclaimed = tokio::task::spawn_blocking(move || cgroup.reclaim(bytes - SETTLED_BYTES));
-                if !matches!(reclaimed.await, Ok(Ok(()))) {
-                    return false;
-                }
-            }
-            Err(_) => return false,
-        }
-        tokio::time::sleep(SETTLE_STEP).await;
-    }
-    false
 }
 
 /// Why there is no egress.

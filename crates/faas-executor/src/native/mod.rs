@@ -14,8 +14,10 @@ mod numbers;
 #[cfg(test)]
 mod pause_test;
 pub(crate) mod seccomp;
+mod settle;
 mod slots;
 pub(crate) mod socket;
+mod start;
 pub(crate) mod subordinate;
 pub(crate) mod sys;
 mod watchdog;

@@ -1,0 +1,126 @@
+//! What a start of the backend finds on the host: cgroups, ids, and what an earlier gateway of the data directory left.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use faas_types::SandboxId;
+
+use super::cgroup::{CgroupHost, CgroupPlan};
+use super::executor::NativeStartError;
+use super::id_blocks::{self, IdBlocks};
+use super::lasting::record::Record;
+use super::lasting::registry::{Registry, Waiting};
+use super::layout::{self, IdMode};
+use super::slots::Reserved;
+use crate::error::StartError;
+use crate::sandbox::SandboxRecord;
+
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> StartError + '_ {
+    move |source| StartError::Io { path: path.to_owned(), source }
+}
+
+/// The gateway's cgroups, or why there are none. Root has no excuse.
+pub(super) fn cgroups(
+    root: bool,
+    mark: &str,
+) -> Result<Result<(CgroupPlan, Arc<CgroupHost>), String>, NativeStartError> {
+    let opened = CgroupPlan::find(root, mark).and_then(|plan| Ok((CgroupHost::open(&plan)?, plan)));
+    match opened {
+        Ok((host, plan)) => Ok(Ok((plan, Arc::new(host)))),
+        Err(error) if root => {
+            Err(NativeStartError::Unavailable(format!("limits cannot be enforced: {error}")))
+        }
+        Err(error) => Ok(Err(error.to_string())),
+    }
+}
+
+/// Ids that the host has given to its users.
+fn reserved_ids() -> Result<Vec<(u64, u64)>, StartError> {
+    let mut reserved = Vec::new();
+    for path in ["/etc/subuid", "/etc/subgid"] {
+        match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => {
+                let text = other.map_err(at(Path::new(path)))?;
+                reserved.extend(layout::subordinate_ranges(&text).map(|range| (range.start, range.count)));
+            }
+        }
+    }
+    Ok(reserved)
+}
+
+/// The numbers that slots of this gateway can have.
+pub(super) fn numbers(ids: IdMode, mark: &str) -> Result<Reserved, StartError> {
+    let (blocks, reserved) = match ids {
+        IdMode::OwnRanges => {
+            let dir = Path::new(id_blocks::DIR);
+            (IdBlocks::locked(dir, mark).map_err(at(dir))?, reserved_ids()?)
+        }
+        IdMode::OfUser { .. } => (IdBlocks::unlocked(), Vec::new()),
+    };
+    Ok(Reserved::new(blocks, |slot| {
+        let ids = ids.of_slot(*slot);
+        reserved.iter().any(|(start, count)| ids.overlaps(*start, *count))
+    }))
+}
+
+/// Lasting sandboxes whose records can be read.
+pub(super) type Records = Vec<(SandboxId, Record)>;
+
+/// Takes over the slots of lasting sandboxes, so that they are left alone until they are asked for.
+pub(super) fn take_over(
+    lasting: Vec<(SandboxId, Option<SandboxRecord>)>,
+    boot_id: &str,
+    reserved: &mut Reserved,
+) -> Result<(Arc<Registry>, Records), StartError> {
+    let (registry, mut records) = (Registry::default(), Vec::new());
+    for (id, record) in lasting {
+        // Without a record it was never kept.
+        let Some(record) = record else { continue };
+        let record = match Record::read(&record) {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!(sandbox = %id, %error, "a lasting sandbox cannot be found again");
+                continue;
+            }
+        };
+        if let Some(live) = record.live.as_ref().filter(|live| live.boot_id == boot_id) {
+            // One that has ended has no slot: there may be another sandbox in it since.
+            let waiting = match live.init.find().map_err(at(Path::new("/proc")))? {
+                None => Waiting::Ended("its first process has ended".to_owned()),
+                Some(_) => {
+                    let taken = reserved.take_over(live.slot).map_err(at(Path::new(id_blocks::DIR)))?;
+                    taken.map_or_else(Waiting::Ended, |()| Waiting::Slot(live.slot))
+                }
+            };
+            registry.wait(id.clone(), waiting);
+        }
+        records.push((id, record));
+    }
+    Ok((Arc::new(registry), records))
+}
+
+pub(super) fn remove_roots(cgroups: &CgroupHost) {
+    if let Err(error) = cgroups.remove_roots() {
+        tracing::error!(%error, "the gateway's cgroups could not be removed");
+    }
+}
+
+/// Kills and removes what an earlier gateway of this data directory left in its cgroups, but for those slots.
+pub(super) async fn sweep(cgroups: Arc<CgroupHost>, but: BTreeSet<u32>) -> Result<(), StartError> {
+    let swept = tokio::task::spawn_blocking(move || {
+        let mut slots = cgroups.slots()?;
+        slots.retain(|slot| !but.contains(slot));
+        slots.iter().try_for_each(|slot| cgroups.destroy_slot(*slot))?;
+        Ok::<_, io::Error>(slots.len())
+    })
+    .await;
+    let path = Path::new("/sys/fs/cgroup");
+    match swept.map_err(|error| at(path)(io::Error::other(error)))?.map_err(at(path))? {
+        0 => {}
+        count => tracing::warn!(count, "removed what an earlier gateway left in its slots"),
+    }
+    Ok(())
+}
