@@ -39,6 +39,42 @@ pub enum EngineError {
     /// The state of the instance does not allow it.
     #[error(transparent)]
     Illegal(#[from] crate::state::Illegal),
+    /// The state of an execution does not allow it.
+    #[error("{reason}")]
+    Conflict {
+        /// Why not.
+        reason: String,
+    },
+    /// An execution that somebody waits for ends with that: nobody else writes to it or reads of it.
+    #[error(
+        "this execution ends with the request that waits for it; one with `background` or `keep_running` can be written to, \
+         signalled and read from by others"
+    )]
+    NotLasting,
+    /// There are as many executions in the instance as there may be.
+    #[error("{most} lasting executions run in the instance already, as many as there may be in one")]
+    TooManyExecutions {
+        /// How many there may be.
+        most: usize,
+    },
+    /// The output at an offset is not held any more.
+    #[error("that output is not held any more; what is begins at offset {first}")]
+    OutputGone {
+        /// Where what is held begins.
+        first: u64,
+    },
+    /// An offset lies behind the end of the output.
+    #[error("the output ends at offset {next}")]
+    OutputBeyond {
+        /// The offset after its last byte.
+        next: u64,
+    },
+    /// The output that is kept cannot be read or written.
+    #[error("the output that is kept: {0}")]
+    Output(#[from] std::io::Error),
+    /// The image has no entrypoint and no command.
+    #[error("the image has no main command, and none was given")]
+    NoMainCommand,
     /// There are as many instances as there may be.
     #[error("there are {most} instances already, as many as there may be here (the option max_instances)")]
     TooManyInstances {
@@ -71,7 +107,7 @@ impl EngineError {
                 | AgentErrorKind::File
                 | AgentErrorKind::TooLarge
                 | AgentErrorKind::Limit => ErrorCode::InvalidRequest,
-                // The last four are of lasting executions, which are none of a fresh sandbox.
+                // The last four are of lasting executions, which answer for them by themselves.
                 AgentErrorKind::BadRequest
                 | AgentErrorKind::Internal
                 | AgentErrorKind::NoExecution
@@ -87,8 +123,12 @@ impl EngineError {
                 .unwrap_or(ErrorCode::RuntimeUnavailable),
             Self::Overloaded { .. } | Self::ShuttingDown => ErrorCode::Overloaded,
             Self::NotFound { .. } => ErrorCode::NotFound,
-            Self::Illegal(_) => ErrorCode::Conflict,
-            Self::TooManyInstances { .. } => ErrorCode::QuotaExceeded,
+            Self::Illegal(_) | Self::Conflict { .. } | Self::NotLasting => ErrorCode::Conflict,
+            Self::TooManyInstances { .. } | Self::TooManyExecutions { .. } => ErrorCode::QuotaExceeded,
+            Self::OutputGone { .. } => ErrorCode::Gone,
+            Self::OutputBeyond { .. } => ErrorCode::RangeNotSatisfiable,
+            Self::Output(_) => ErrorCode::Internal,
+            Self::NoMainCommand => ErrorCode::InvalidRequest,
             Self::Store(error) => code_of_store(error),
             Self::Timeout { .. } => ErrorCode::ExecutionTimeout,
         }

@@ -17,6 +17,7 @@ pub mod guest;
 pub mod images;
 #[cfg(all(target_os = "linux", feature = "native"))]
 pub mod native;
+mod output_log;
 pub mod platform;
 mod registry_auth;
 pub mod sandbox;
@@ -26,8 +27,10 @@ pub mod store;
 pub use agent_binary::{agent_binary, agent_digest};
 pub use data_dir::DataDir;
 pub use engine::instances::{
-    CommandDefaults, ExecSpec, InstanceInfo, InstancePage, Instances, LimitChange, NewInstance, Removal,
-    TimeChange, Times,
+    CommandDefaults, ExecSpec, ExecutionEnd, ExecutionInfo, ExecutionOutput, ExecutionPage, ExecutionView,
+    HowEnded, InstanceInfo, InstancePage, Instances, LastingSpec, LimitChange, MainRun, MainSpec,
+    NewInstance, OutputEvent, Removal, TimeChange, Times,
 };
 pub use engine::{Engine, EngineConfig, ExecuteSpec, ExecutionOutcome, InputFile, LiveOutput, PullPolicy};
 pub use error::{EngineError, StartError};
+pub use output_log::OutputBudget;

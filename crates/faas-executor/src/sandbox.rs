@@ -212,6 +212,10 @@ pub struct ImageDefaults {
     pub working_dir: Option<String>,
     /// `User`.
     pub user: Option<String>,
+    /// `Entrypoint`: the main program, with the first of its arguments.
+    pub entrypoint: Vec<String>,
+    /// `Cmd`: its other arguments, or the main program where there is no entrypoint.
+    pub cmd: Vec<String>,
 }
 
 /// A live sandbox, as its backend holds it.

@@ -28,6 +28,8 @@ pub(crate) struct ApiError {
     detail: String,
     errors: Vec<FieldError>,
     execution: Option<Box<ExecuteResponse>>,
+    first_offset: Option<u64>,
+    next_offset: Option<u64>,
     /// Whether the same request may succeed later, where the code alone does not tell.
     retryable: Option<bool>,
     closes: bool,
@@ -92,6 +94,8 @@ impl ApiError {
             detail: detail.into(),
             errors: Vec::new(),
             execution: None,
+            first_offset: None,
+            next_offset: None,
             retryable: None,
             closes: false,
         }
@@ -113,6 +117,16 @@ impl ApiError {
             n => format!(" (and {} more, see errors)", n - 1),
         };
         Self { errors, ..Self::new(ErrorCode::InvalidRequest, first + &more) }
+    }
+
+    /// What was asked for is no longer held; from `first` on it is.
+    pub(crate) fn gone(detail: impl Into<String>, first: u64) -> Self {
+        Self { first_offset: Some(first), ..Self::new(ErrorCode::Gone, detail) }
+    }
+
+    /// What was asked for lies beyond the end, which is `next`.
+    pub(crate) fn beyond(detail: impl Into<String>, next: u64) -> Self {
+        Self { next_offset: Some(next), ..Self::new(ErrorCode::RangeNotSatisfiable, detail) }
     }
 
     /// A fault of the server. `cause` goes to the log and nowhere else.
@@ -153,6 +167,12 @@ impl ApiError {
             }
             #[cfg(all(target_os = "linux", feature = "native"))]
             EngineError::Sandbox(SandboxError::Image(error)) => Self::from_image(&error, "/image"),
+            EngineError::OutputGone { first } => Self::gone(error.to_string(), first),
+            EngineError::OutputBeyond { next } => Self::beyond(error.to_string(), next),
+            EngineError::NoMainCommand => {
+                let message = error.to_string();
+                Self::invalid(vec![FieldError { pointer: "/main".to_owned(), message }])
+            }
             error if code == ErrorCode::Internal => Self::internal(&error),
             error => {
                 if let EngineError::Sandbox(SandboxError::Lost { .. } | SandboxError::NoSpace { .. }) = &error
@@ -216,6 +236,8 @@ impl ApiError {
             retryable: self.retryable.unwrap_or_else(|| self.code.retryable()),
             errors: self.errors,
             execution: self.execution,
+            first_offset: self.first_offset,
+            next_offset: self.next_offset,
         }
     }
 

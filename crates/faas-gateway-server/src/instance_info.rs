@@ -6,6 +6,8 @@ use faas_types::{Instance, InstanceMetrics, Resources};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::execution_info;
+
 const MIB: u64 = 1 << 20;
 
 /// Milliseconds since 1970 as RFC 3339 has them, in UTC.
@@ -20,6 +22,7 @@ pub(crate) fn instance(info: InstanceInfo) -> Instance {
     let cpu_cores = f64::from(info.limits.cpu_millicores) / 1000.0;
     let (memory_mb, disk_mb) =
         (info.limits.memory_bytes / MIB, info.limits.disk_bytes.map(|bytes| bytes / MIB));
+    let main = execution_info::main_command(&info);
     Instance {
         expires_at: info.expires_at_ms().map(timestamp),
         id: info.id,
@@ -41,6 +44,7 @@ pub(crate) fn instance(info: InstanceInfo) -> Instance {
         idle_timeout_ms: info.times.idle_timeout_ms,
         on_timeout: info.times.on_timeout,
         auto_resume: info.times.auto_resume,
+        main,
         resources: Resources { cpu_cores, memory_mb, disk_mb },
     }
 }

@@ -169,12 +169,13 @@ impl Reader {
     }
 }
 
-fn is_continuation(byte: u8) -> bool {
+/// Whether a byte is one of a character's after its first.
+pub(crate) fn is_continuation(byte: u8) -> bool {
     byte & 0b1100_0000 == 0b1000_0000
 }
 
 /// How many bytes at the end are the beginning of a character whose other bytes are missing: 0 to 3.
-fn cut_character(bytes: &[u8]) -> usize {
+pub(crate) fn cut_character(bytes: &[u8]) -> usize {
     let last = &bytes[bytes.len().saturating_sub(3)..];
     let Some(begins) = last.iter().rposition(|byte| !is_continuation(*byte)) else { return 0 };
     match std::str::from_utf8(&last[begins..]) {

@@ -15,16 +15,18 @@ use utoipa::{IntoResponses, PartialSchema as _, ToSchema as _};
 pub(crate) struct Problems;
 
 /// The codes that this version answers with.
-const CODES: [ErrorCode; 17] = [
+const CODES: [ErrorCode; 19] = [
     ErrorCode::InvalidRequest,
     ErrorCode::Forbidden,
     ErrorCode::NotFound,
     ErrorCode::MethodNotAllowed,
     ErrorCode::RequestTimeout,
     ErrorCode::Conflict,
+    ErrorCode::Gone,
     ErrorCode::PayloadTooLarge,
     ErrorCode::QuotaExceeded,
     ErrorCode::UnsupportedMediaType,
+    ErrorCode::RangeNotSatisfiable,
     ErrorCode::RuntimeUnavailable,
     ErrorCode::Unsupported,
     ErrorCode::Overloaded,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use faas_executor::ExecutionOutcome;
+use faas_guest_protocol::ExitReport;
 use faas_types::{ErrorCode, ExecuteResponse, RequestId};
 
 use crate::error::ApiError;
@@ -17,19 +18,12 @@ pub(crate) fn execute_response(
     outcome: ExecutionOutcome,
     request_id: RequestId,
 ) -> Result<ExecuteResponse, ApiError> {
-    let (exit_code, signal) = match (outcome.exit.code, outcome.exit.signal) {
-        (Some(code), None) => (code, None),
-        (None, Some(number @ 1..=64)) => (128 + number, Some(signal_name(number))),
-        (code, signal) => {
-            let detail = format!("its agent reported exit code {code:?} and signal {signal:?}");
-            return Err(ApiError::new(ErrorCode::SandboxLost, detail));
-        }
-    };
-    let error = if outcome.exit.timed_out {
-        Some(format!("process was killed at its timeout of {} ms", outcome.timeout_ms))
-    } else {
-        (exit_code != 0).then(|| format!("process exited with code {exit_code}"))
-    };
+    let (exit_code, signal) = ended_by(&outcome.exit).ok_or_else(|| {
+        let ExitReport { code, signal, .. } = outcome.exit;
+        let detail = format!("its agent reported exit code {code:?} and signal {signal:?}");
+        ApiError::new(ErrorCode::SandboxLost, detail)
+    })?;
+    let error = error_of(&outcome.exit, exit_code, outcome.timeout_ms);
     let (stdout, stdout_base64) = text(outcome.stdout);
     let (stderr, stderr_base64) = text(outcome.stderr);
     Ok(ExecuteResponse {
@@ -55,6 +49,26 @@ pub(crate) fn execute_response(
     })
 }
 
+/// The exit code and the name of the signal of what ended by itself or by a signal.
+pub(crate) fn ended_by(exit: &ExitReport) -> Option<(i32, Option<String>)> {
+    match (exit.code, exit.signal) {
+        (Some(code), None) => Some((code, None)),
+        (None, Some(number @ 1..=64)) => Some((128 + number, Some(signal_name(number)))),
+        _ => None,
+    }
+}
+
+/// What went wrong with a command that ended with this code, in one sentence.
+pub(crate) fn error_of(exit: &ExitReport, exit_code: i32, timeout_ms: u64) -> Option<String> {
+    if exit.timed_out {
+        Some(format!("process was killed at its timeout of {timeout_ms} ms"))
+    } else if exit.cancelled {
+        Some("process was cancelled".to_owned())
+    } else {
+        (exit_code != 0).then(|| format!("process exited with code {exit_code}"))
+    }
+}
+
 /// Bytes as text, and exactly where they are not UTF-8. A character that the limit cut in two makes them that as well.
 fn text(bytes: Vec<u8>) -> (Arc<str>, Option<String>) {
     match String::from_utf8(bytes) {
@@ -66,13 +80,25 @@ fn text(bytes: Vec<u8>) -> (Arc<str>, Option<String>) {
     }
 }
 
-/// The name of a signal of Linux (signal(7)) on x86-64 and arm64.
+/// The names of the signals of Linux from 1 on (signal(7)), on x86-64 and arm64.
+const NAMES: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+/// The number of a signal by its name, with or without `SIG`.
+pub(crate) fn signal_number(name: &str) -> Option<i32> {
+    let plain = name.strip_prefix("SIG").unwrap_or(name);
+    if let Some(index) = NAMES.iter().position(|known| *known == plain) {
+        return i32::try_from(index + 1).ok();
+    }
+    let above = plain.strip_prefix("RTMIN+")?.parse::<i32>().ok()?;
+    (0..=30).contains(&above).then_some(34 + above)
+}
+
+/// The name of a signal.
 fn signal_name(number: i32) -> String {
-    const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
-        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-    ];
     let known = usize::try_from(number - 1).ok().and_then(|index| NAMES.get(index));
     match known {
         Some(name) => format!("SIG{name}"),
@@ -88,7 +114,7 @@ mod tests {
     use faas_guest_protocol::ExitReport;
     use faas_types::{ExecuteResponse, ExecutionId, RequestId, Runtime, Timings, Usage};
 
-    use super::{execute_response, signal_name};
+    use super::{execute_response, signal_name, signal_number};
 
     fn answer(exit: ExitReport, stdout: &[u8]) -> Result<ExecuteResponse, crate::error::ApiError> {
         let outcome = ExecutionOutcome {
@@ -134,6 +160,17 @@ mod tests {
         assert_eq!((killed.exit_code, killed.signal.as_deref()), (137, Some("SIGKILL")));
         assert_eq!(signal_name(31), "SIGSYS");
         assert_eq!(signal_name(34), "SIGRTMIN+0");
+    }
+
+    #[test]
+    fn a_signal_is_known_by_its_name_and_back() {
+        for number in (1..=31).chain(34..=64) {
+            assert_eq!(signal_number(&signal_name(number)), Some(number));
+        }
+        assert_eq!(signal_number("TERM"), Some(15));
+        for unknown in ["", "SIG", "term", "SIGRTMIN+31", "SIGRTMIN+-1", "NOPE"] {
+            assert_eq!(signal_number(unknown), None, "{unknown}");
+        }
     }
 
     #[test]

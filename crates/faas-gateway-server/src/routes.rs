@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use crate::handlers::images;
 #[cfg(not(all(target_os = "linux", feature = "native")))]
 use crate::handlers::no_images;
-use crate::handlers::{capabilities, docs, execute, health, instances, leaks, version};
+use crate::handlers::{capabilities, docs, execute, executions, health, instances, leaks, pty, version};
 use crate::idempotency;
 use crate::state::Shared;
 
@@ -31,6 +31,12 @@ fn contract() -> OpenApiRouter<Shared> {
         )
         .routes(routes!(instances::get, instances::update, instances::delete))
         .routes(routes!(instances::exec).layer(from_fn(idempotency::refuse_if_interrupted)))
+        .routes(routes!(executions::list))
+        .routes(routes!(pty::pty))
+        .routes(routes!(executions::get, executions::cancel))
+        .routes(routes!(executions::stream))
+        .routes(routes!(executions::input))
+        .routes(routes!(executions::signal))
         .routes(routes!(instances::stop))
         .routes(routes!(instances::start))
         .routes(routes!(instances::pause))

@@ -103,6 +103,7 @@ async fn serve(config: Config) -> Result<ExitCode, RunError> {
         images: config.images.clone(),
         pull: config.pull,
         max_instances: config.max_instances,
+        outputs: config.outputs,
     })
     .await?;
 

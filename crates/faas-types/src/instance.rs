@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{CommandLine, EnvVars, InputFile, InstanceId, Network, Runtime, RuntimeChoice, SnapshotId};
+use crate::{
+    CommandLine, EnvVars, InputFile, InstanceId, MainCommand, Network, RestartPolicy, Runtime, RuntimeChoice,
+    SnapshotId, TerminalSize,
+};
 
 /// Where an instance stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -113,6 +116,15 @@ pub struct CreateInstanceRequest {
     /// Whether a command for it resumes it when it is paused.
     #[serde(default)]
     pub auto_resume: bool,
+    /// Its main command: run when it has been created, and again when it is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandLine>,
+    /// Whether the image's entrypoint is its main command, with `command`, or the image's own arguments, after it.
+    #[serde(default)]
+    pub main: bool,
+    /// When its main command is run again after its end.
+    #[serde(default)]
+    pub restart: RestartPolicy,
     /// Free words for the caller's own use.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -148,9 +160,22 @@ pub struct ExecRequest {
     /// Wall time of the command in milliseconds, counted from the start of its process; 30000 when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// How many bytes are kept of each of stdout and stderr; the rest is read and dropped.
+    /// How many bytes are kept of each of stdout and stderr; the rest is read and dropped. In the background without a
+    /// limit where it is not given: then the newest part is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_output_bytes: Option<u64>,
+    /// Whether the answer is the execution, at once, and nobody waits for it. It has no timeout unless one is given.
+    #[serde(default)]
+    pub background: bool,
+    /// Whether it runs on when its client closes the connection.
+    #[serde(default)]
+    pub keep_running: bool,
+    /// Whether its standard input stays open for `/api/v1/executions/{id}/input`; with `background` or `keep_running`.
+    #[serde(default)]
+    pub stdin_open: bool,
+    /// A terminal for it, with `background`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tty: Option<TerminalSize>,
     /// Free words for the caller's own use; they appear in the server's log.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -255,6 +280,8 @@ pub struct Instance {
     pub on_timeout: OnTimeout,
     /// Whether a command for it resumes it when it is paused.
     pub auto_resume: bool,
+    /// Its main command, or null.
+    pub main: Option<MainCommand>,
     /// The limits once more, together.
     pub resources: Resources,
 }

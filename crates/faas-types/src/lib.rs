@@ -8,6 +8,7 @@
 mod capability;
 mod error;
 mod execute;
+mod execution;
 mod ids;
 mod image;
 mod instance;
@@ -18,6 +19,10 @@ pub use error::{ErrorCode, FieldError, Problem};
 pub use execute::{
     CommandLine, EnvVars, ExecuteEvent, ExecuteRequest, ExecuteResponse, ExecutionExit, ExecutionStarted,
     InputFile, Network, OutputGap, OutputPiece, Runtime, RuntimeChoice, Timings, Usage,
+};
+pub use execution::{
+    Execution, ExecutionKind, ExecutionStatus, MainCommand, PtyCommand, PtyEvent, PtyStarted, RestartPolicy,
+    Signal, SignalRequest, TerminalSize,
 };
 pub use ids::{ExecutionId, GatewayId, InstanceId, RequestId, SandboxId, SnapshotId, TenantId};
 pub use image::{ImageEvent, ImageInfo, ImageProgress, ImagesAdded, PullRequest};

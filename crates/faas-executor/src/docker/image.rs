@@ -62,6 +62,8 @@ impl ImageFacts {
                 env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
                 working_dir: given(config.working_dir),
                 user: given(config.user),
+                entrypoint: config.entrypoint.unwrap_or_default(),
+                cmd: config.cmd.unwrap_or_default(),
             },
             os: image.os.unwrap_or_default(),
             architecture: image.architecture.unwrap_or_default(),

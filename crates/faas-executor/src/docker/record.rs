@@ -34,6 +34,10 @@ pub(super) struct Record {
     env: Vec<(String, String)>,
     working_dir: Option<String>,
     user: Option<String>,
+    #[serde(default)]
+    entrypoint: Vec<String>,
+    #[serde(default)]
+    cmd: Vec<String>,
 }
 
 impl Record {
@@ -55,6 +59,8 @@ impl Record {
             env: defaults.env.clone(),
             working_dir: defaults.working_dir.clone(),
             user: defaults.user.clone(),
+            entrypoint: defaults.entrypoint.clone(),
+            cmd: defaults.cmd.clone(),
         }
     }
 
@@ -64,6 +70,8 @@ impl Record {
             env: self.env.clone(),
             working_dir: self.working_dir.clone(),
             user: self.user.clone(),
+            entrypoint: self.entrypoint.clone(),
+            cmd: self.cmd.clone(),
         }
     }
 
@@ -110,6 +118,8 @@ mod tests {
             env: vec![("A".into(), "b=c".into())],
             working_dir: None,
             user: Some("app".into()),
+            entrypoint: vec!["/e".into()],
+            cmd: vec!["a".into()],
         };
         let engine = ("id /var/lib/docker".to_owned(), None);
         let record = Record::new(run, engine, "boot".into(), "digest".into(), ("sha256:1".into(), &defaults));

@@ -27,11 +27,12 @@ use crate::error::{EngineError, StartError};
 use crate::guest::Held;
 #[cfg(all(target_os = "linux", feature = "native"))]
 use crate::images::{ImageStore, ImageStoreConfig};
+use crate::output_log::{OutputBudget, OutputLogs};
 use crate::platform::host;
 use crate::sandbox::Limits;
 use crate::store::{AnyStore, DatabaseUrl, Store as _, StoreLocation};
 use backend::Backends;
-use instances::{Instances, Registry};
+use instances::{Instances, Registry, executions};
 use permits::Permits;
 
 /// How the engine is set up.
@@ -65,6 +66,8 @@ pub struct EngineConfig {
     pub pull: PullPolicy,
     /// How many instances there may be.
     pub max_instances: usize,
+    /// How much output of lasting executions is kept.
+    pub outputs: OutputBudget,
 }
 
 /// Whether an image is pulled when an execution asks for it.
@@ -178,6 +181,8 @@ struct Inner {
     permits: Permits,
     store: AnyStore,
     instances: Registry,
+    executions: executions::Registry,
+    outputs: OutputLogs,
     /// Sandboxes that are being made or destroyed, instances that change their state.
     background: TaskTracker,
     /// Who waits for the end of sandboxes that last.
@@ -209,6 +214,7 @@ impl Engine {
         let read = instances::recover::read(&store).await;
         let left = read.map_err(|source| StartError::Store { place: "the store".to_owned(), source })?;
         let lasting = instances::recover::lasting(&left);
+        let outputs = open_outputs(&store, &data_dir, config.outputs).await?;
         #[cfg(all(target_os = "linux", feature = "native"))]
         let backends = Backends::start(&data_dir, &config, &lasting, images.images_dir()).await?;
         #[cfg(not(all(target_os = "linux", feature = "native")))]
@@ -223,6 +229,8 @@ impl Engine {
                 images,
                 permits,
                 instances: Registry::default(),
+                executions: executions::Registry::default(),
+                outputs,
                 background: TaskTracker::new(),
                 watchers: TaskTracker::new(),
                 closed: CancellationToken::new(),
@@ -322,6 +330,16 @@ impl Engine {
         #[cfg(all(target_os = "linux", feature = "native"))]
         self.inner.images.settle().await;
     }
+}
+
+async fn open_outputs(
+    store: &AnyStore,
+    data_dir: &DataDir,
+    budget: OutputBudget,
+) -> Result<OutputLogs, StartError> {
+    let dir = data_dir.private("executions")?;
+    let opened = executions::open_outputs(store, &dir, budget).await;
+    opened.map_err(|error| StartError::Io { path: dir, source: std::io::Error::other(error) })
 }
 
 async fn open_store(data_dir: &DataDir, url: Option<&DatabaseUrl>) -> Result<AnyStore, StartError> {

@@ -159,6 +159,12 @@ impl AgentClient {
         Ok(Self { handle: Arc::new(Handle { shared, boot_id: hello.boot_id, _stop: guard }) })
     }
 
+    /// Whether it is good for further calls, as far as is known.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.handle.shared.mux().check().is_ok()
+    }
+
     /// The number of the agent's run. Another one than before: the agent that knew the executions until then has died,
     /// and they are lost (`agent_lost`).
     #[must_use]

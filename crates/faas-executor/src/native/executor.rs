@@ -561,6 +561,8 @@ pub(super) fn image_of(spec: &SandboxSpec) -> Result<ImageUse, SandboxError> {
         env: config.env.clone(),
         working_dir: working_dir.clone(),
         user: Some(config.user.clone()).filter(|user| !user.is_empty()),
+        entrypoint: config.entrypoint.clone(),
+        cmd: config.cmd.clone(),
     };
     let order = Some(ImageOrder { rootfs, working_dir });
     Ok(ImageUse { defaults, order })

@@ -117,8 +117,12 @@ impl Store for AnyStore {
         either!(self, prune_tombstones(before_ms))
     }
 
-    async fn insert_execution(&self, execution: &Execution) -> Result<(), StoreError> {
-        either!(self, insert_execution(execution))
+    async fn insert_execution(
+        &self,
+        execution: &Execution,
+        event: Option<&NewEvent>,
+    ) -> Result<(), StoreError> {
+        either!(self, insert_execution(execution, event))
     }
 
     async fn execution(&self, tenant: &str, id: &str) -> Result<Option<Execution>, StoreError> {
@@ -135,12 +139,20 @@ impl Store for AnyStore {
         either!(self, executions(tenant, instance_id, after, limit))
     }
 
-    async fn update_execution(&self, execution: &Execution) -> Result<bool, StoreError> {
-        either!(self, update_execution(execution))
+    async fn execution_ids(&self) -> Result<Vec<(String, String)>, StoreError> {
+        either!(self, execution_ids())
     }
 
-    async fn prune_executions(&self, before_ms: i64) -> Result<u64, StoreError> {
-        either!(self, prune_executions(before_ms))
+    async fn update_execution(
+        &self,
+        execution: &Execution,
+        event: Option<&NewEvent>,
+    ) -> Result<bool, StoreError> {
+        either!(self, update_execution(execution, event))
+    }
+
+    async fn delete_execution(&self, tenant: &str, id: &str) -> Result<bool, StoreError> {
+        either!(self, delete_execution(tenant, id))
     }
 
     async fn append_event(&self, event: &NewEvent) -> Result<i64, StoreError> {

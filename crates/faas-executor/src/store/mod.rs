@@ -110,11 +110,15 @@ pub trait Store {
     /// [`StoreError`].
     fn prune_tombstones(&self, before_ms: i64) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Adds an execution.
+    /// Adds an execution, and the event with it.
     ///
     /// # Errors
     /// [`StoreError::NoInstance`] where its instance is not there, [`StoreError::Exists`].
-    fn insert_execution(&self, execution: &Execution) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn insert_execution(
+        &self,
+        execution: &Execution,
+        event: Option<&NewEvent>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// One execution.
     ///
@@ -138,20 +142,31 @@ pub trait Store {
         limit: u32,
     ) -> impl Future<Output = Result<Vec<Execution>, StoreError>> + Send;
 
-    /// Writes state, result and end of an execution; whether it was there.
+    /// Every execution of an instance of any tenant: the ids of both.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn execution_ids(&self) -> impl Future<Output = Result<Vec<(String, String)>, StoreError>> + Send;
+
+    /// Writes state, result and end of an execution, and the event with it; whether it was there.
     ///
     /// # Errors
     /// [`StoreError`].
     fn update_execution(
         &self,
         execution: &Execution,
+        event: Option<&NewEvent>,
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Removes executions that ended before `before_ms`; how many.
+    /// Removes an execution; whether it was there.
     ///
     /// # Errors
     /// [`StoreError`].
-    fn prune_executions(&self, before_ms: i64) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    fn delete_execution(
+        &self,
+        tenant: &str,
+        id: &str,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Adds an event; its number. Numbers grow by one in the order in which events become visible.
     ///

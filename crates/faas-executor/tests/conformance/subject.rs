@@ -96,6 +96,7 @@ impl Subject {
             images: ImageStoreConfig::new(own_program),
             pull: PullPolicy::Never,
             max_instances: 16,
+            outputs: faas_executor::OutputBudget::default(),
             default_runtime: RuntimeChoice::Auto,
             default_image: "no-such-image".to_owned(),
             max_concurrent: 16,

@@ -72,6 +72,7 @@ async fn gateway(host: &str) -> Gateway {
         images: ImageStoreConfig::new(exe),
         pull: PullPolicy::Never,
         max_instances: 16,
+        outputs: faas_executor::OutputBudget::default(),
         default_runtime: RuntimeChoice::Auto,
         default_image: "host".to_owned(),
         max_concurrent: 8,

@@ -216,13 +216,13 @@ fn execution(id: &str, instance_id: Option<&str>, created_at_ms: i64) -> Executi
 pub(crate) async fn executions_belong_to_their_instance(mut subject: Subject) -> Subject {
     let store = subject.open().await;
     store.insert_instance(&instance("i", 1), None).await.unwrap();
-    let orphan = store.insert_execution(&execution("o", Some("none"), 1)).await;
+    let orphan = store.insert_execution(&execution("o", Some("none"), 1), None).await;
     assert!(matches!(orphan, Err(StoreError::NoInstance)));
     for (id, of, at) in [("e1", Some("i"), 1), ("e2", Some("i"), 2), ("e3", Some("i"), 2), ("alone", None, 3)]
     {
-        store.insert_execution(&execution(id, of, at)).await.unwrap();
+        store.insert_execution(&execution(id, of, at), None).await.unwrap();
     }
-    let again = store.insert_execution(&execution("e1", Some("i"), 9)).await;
+    let again = store.insert_execution(&execution("e1", Some("i"), 9), None).await;
     assert!(matches!(again, Err(StoreError::Exists { .. })));
     let page = store.executions(TENANT, "i", None, 2).await.unwrap();
     assert_eq!(page.iter().map(|found| &*found.id).collect::<Vec<_>>(), ["e3", "e2"]);
@@ -235,11 +235,20 @@ pub(crate) async fn executions_belong_to_their_instance(mut subject: Subject) ->
     ended.state = "ended".to_owned();
     ended.result = Some(json!({ "exit_code": 3 }));
     ended.ended_at_ms = Some(10);
-    assert!(store.update_execution(&ended).await.unwrap());
+    assert!(store.update_execution(&ended, None).await.unwrap());
     assert_eq!(store.execution(TENANT, "e1").await.unwrap(), Some(ended));
-    assert!(!store.update_execution(&execution("never", None, 1)).await.unwrap());
-    assert_eq!(store.prune_executions(10).await.unwrap(), 0);
-    assert_eq!(store.prune_executions(11).await.unwrap(), 1, "those that ended, alone");
+    assert!(!store.update_execution(&execution("never", None, 1), None).await.unwrap());
+    let mut ids = store.execution_ids().await.unwrap();
+    ids.sort();
+    assert_eq!(ids, ["e1", "e2", "e3"].map(|id| ("i".to_owned(), id.to_owned())));
+    assert!(!store.delete_execution("another", "e1").await.unwrap());
+    assert!(store.delete_execution(TENANT, "e1").await.unwrap());
+    assert!(!store.delete_execution(TENANT, "e1").await.unwrap());
+    let started = event("e4", 4);
+    store.insert_execution(&execution("e4", Some("i"), 4), Some(&started)).await.unwrap();
+    assert!(store.update_execution(&execution("e4", Some("i"), 4), Some(&started)).await.unwrap());
+    assert!(!store.update_execution(&execution("e5", Some("i"), 4), Some(&started)).await.unwrap());
+    assert_eq!(store.event_bounds().await.unwrap().newest, 2, "what was not there has no event");
     store.delete_instance(TENANT, "i", 20, None).await.unwrap();
     assert_eq!(store.execution(TENANT, "e2").await.unwrap(), None);
     assert!(store.execution(TENANT, "alone").await.unwrap().is_some());

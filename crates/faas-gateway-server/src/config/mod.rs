@@ -169,6 +169,8 @@ pub struct Config {
     pub max_queued: usize,
     /// How many instances there may be.
     pub max_instances: usize,
+    /// How much output of lasting executions is kept.
+    pub outputs: faas_executor::OutputBudget,
     /// Launcher slots kept ready.
     #[cfg(all(target_os = "linux", feature = "native"))]
     pub native_slots: usize,
@@ -283,6 +285,16 @@ impl Config {
             default_image,
             max_concurrent: within("max_concurrent", max_concurrent, 1, 100_000)? as usize,
             max_queued: within("max_queued", options.max_queued.unwrap_or(1024), 0, 1_000_000)? as usize,
+            outputs: faas_executor::OutputBudget {
+                each_bytes: within(
+                    "execution_output_mb",
+                    options.execution_output_mb.unwrap_or(8),
+                    1,
+                    16 << 10,
+                )? << 20,
+                all_bytes: within("total_output_mb", options.total_output_mb.unwrap_or(1024), 1, 64 << 20)?
+                    << 20,
+            },
             max_instances: within("max_instances", options.max_instances.unwrap_or(256), 0, 100_000)?
                 as usize,
             #[cfg(all(target_os = "linux", feature = "native"))]

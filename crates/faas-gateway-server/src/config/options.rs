@@ -77,6 +77,15 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub max_instances: Option<u64>,
 
+    /// How much output of each lasting execution is kept, in MiB; the oldest goes first. It is in the data directory.
+    /// Default: 8
+    #[arg(long, value_name = "MIB")]
+    pub execution_output_mb: Option<u64>,
+
+    /// How much output of all lasting executions is kept together, in MiB; the oldest goes first. Default: 1024
+    #[arg(long, value_name = "MIB")]
+    pub total_output_mb: Option<u64>,
+
     /// How many places for native sandboxes are kept ready. More means faster bursts, each costs a parked process of
     /// some 100 KiB. Default: two for each core, at least 8.
     #[cfg(all(target_os = "linux", feature = "native"))]
@@ -222,6 +231,8 @@ impl Options {
             max_concurrent: self.max_concurrent.or(lower.max_concurrent),
             max_queued: self.max_queued.or(lower.max_queued),
             max_instances: self.max_instances.or(lower.max_instances),
+            execution_output_mb: self.execution_output_mb.or(lower.execution_output_mb),
+            total_output_mb: self.total_output_mb.or(lower.total_output_mb),
             #[cfg(all(target_os = "linux", feature = "native"))]
             native_slots: self.native_slots.or(lower.native_slots),
             #[cfg(feature = "docker")]

@@ -9,8 +9,8 @@ use faas_executor::guest::Held;
 use faas_executor::store::{InstanceFilter, Position};
 use faas_executor::{EngineError, InstanceInfo, Removal};
 use faas_types::{
-    CreateInstanceRequest, ExecRequest, ExecuteEvent, ExecuteResponse, Instance, InstanceId, InstanceMetrics,
-    InstanceStatus, RequestId, StopRequest, TenantId, TimeoutRequest, UpdateInstanceRequest,
+    CreateInstanceRequest, ExecRequest, ExecuteEvent, ExecuteResponse, Execution, Instance, InstanceId,
+    InstanceMetrics, InstanceStatus, RequestId, StopRequest, TenantId, TimeoutRequest, UpdateInstanceRequest,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -18,21 +18,21 @@ use utoipa::IntoParams;
 use crate::error::ApiError;
 use crate::events::EventFormat;
 use crate::extract::{JsonBody, OptionalJson};
-use crate::handlers::{execute, execute_stream};
+use crate::handlers::{execute, execute_stream, executions};
 use crate::openapi::Problems;
 use crate::state::Shared;
 use crate::{instance_info, offload, query, validate};
 
 /// Whose everything is, as long as there are no keys.
-fn tenant() -> TenantId {
+pub(crate) fn tenant() -> TenantId {
     TenantId("default".to_owned())
 }
 
 /// The instance that a request is about. Such a request has no query parameters.
 pub(crate) struct Target {
-    tenant: TenantId,
-    id: InstanceId,
-    request_id: RequestId,
+    pub(crate) tenant: TenantId,
+    pub(crate) id: InstanceId,
+    pub(crate) request_id: RequestId,
 }
 
 impl FromRequestParts<Shared> for Target {
@@ -40,6 +40,13 @@ impl FromRequestParts<Shared> for Target {
 
     async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, ApiError> {
         query::none(&parts.uri)?;
+        Self::of(parts, state).await
+    }
+}
+
+impl Target {
+    /// The same of a request that may have query parameters.
+    pub(crate) async fn of(parts: &mut Parts, state: &Shared) -> Result<Self, ApiError> {
         let Path(id) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|error| ApiError::malformed(error.body_text()))?;
@@ -48,15 +55,13 @@ impl FromRequestParts<Shared> for Target {
             .map_err(|error| ApiError::internal(&error))?;
         Ok(Self { tenant: tenant(), id: InstanceId(id), request_id })
     }
-}
 
-impl Target {
     /// The answer to what was done with it.
     fn answer(&self, done: Result<InstanceInfo, EngineError>) -> Result<Json<Instance>, ApiError> {
         Ok(Json(instance_info::instance(done.map_err(|error| self.refusal(error))?)))
     }
 
-    fn refusal(&self, error: EngineError) -> ApiError {
+    pub(crate) fn refusal(&self, error: EngineError) -> ApiError {
         ApiError::from_engine(error, &self.request_id)
     }
 }
@@ -128,7 +133,8 @@ fn filter(asked: &ListParameters) -> Result<InstanceFilter, ApiError> {
     Ok(filter)
 }
 
-fn position(cursor: &str) -> Option<Position> {
+/// A place in a list that is sorted by time of creation and id.
+pub(crate) fn position(cursor: &str) -> Option<Position> {
     let (created, id) = cursor.split_once('-')?;
     let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     plain.then_some(Position { created_at_ms: i64::from_str_radix(created, 16).ok()?, id: id.to_owned() })
@@ -228,6 +234,9 @@ pub(crate) async fn delete(State(state): State<Shared>, target: Target) -> Resul
 /// `exit_code`; a client that closes its connection cancels its command, with all that it started.
 ///
 /// With `accept: text/event-stream` or `application/x-ndjson` the answer comes as events, as that of `/api/v1/execute`.
+///
+/// With `background` the answer is the execution, at once; with `keep_running` the command does not end with its client.
+/// Both are listed, and can be read from, written to and signalled under `/api/v1/executions/{id}`.
 #[utoipa::path(
     post,
     path = "/api/v1/instances/{id}/exec",
@@ -245,6 +254,7 @@ pub(crate) async fn delete(State(state): State<Shared>, target: Target) -> Resul
         ), headers(
             ("idempotency-replayed" = String, description = "`true` where the answer was given before"),
         )),
+        (status = 202, description = "It runs in the background", body = Execution),
         Problems,
     ),
 )]
@@ -261,8 +271,15 @@ pub(crate) async fn exec(
     let limits = of_instance.map_err(|error| target.refusal(error))?.limits;
     let (rules, request_id) = (state.limits, target.request_id.clone());
     let validated = offload::by_size(bytes, move || validate::exec(value, request_id, &limits, &rules));
-    let mut spec = validated.await??;
-    spec.held = Some(Held::new(room));
+    let held = Some(Held::new(room));
+    let mut spec = match validated.await?? {
+        validate::Exec::Waiting(spec) => *spec,
+        validate::Exec::Lasting(mut spec) => {
+            spec.command.held = held;
+            return executions::start(&state, &target, &headers, *spec).await;
+        }
+    };
+    spec.held = held;
     if let Some(format) = EventFormat::wanted(&headers) {
         let (most, request_id) = (spec.max_output_bytes, target.request_id.clone());
         return execute_stream::answer(state, request_id, format, most, |state, mut writer| {

@@ -4,6 +4,7 @@ pub(crate) mod capabilities;
 pub(crate) mod docs;
 pub(crate) mod execute;
 mod execute_stream;
+pub(crate) mod executions;
 pub(crate) mod health;
 #[cfg(all(target_os = "linux", feature = "native"))]
 pub(crate) mod images;
@@ -11,4 +12,5 @@ pub(crate) mod instances;
 pub(crate) mod leaks;
 #[cfg(not(all(target_os = "linux", feature = "native")))]
 pub(crate) mod no_images;
+pub(crate) mod pty;
 pub(crate) mod version;

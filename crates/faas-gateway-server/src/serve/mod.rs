@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::app::{App, ConnectionFlags};
 use departure::Departure;
@@ -37,6 +38,25 @@ pub(crate) struct ConnectionLimits {
     /// In which time the head of a request must have arrived; also how long a connection may be idle between two, and
     /// how long a client may take in nothing of an answer.
     pub(crate) stalled_after: Duration,
+}
+
+/// A connection's place among those that there may be, and in what is waited for at the end. Whoever takes a connection
+/// over keeps it as long as that lasts.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionPlace(Arc<Place>);
+
+#[derive(Debug)]
+struct Place {
+    aborted: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+    _tracked: TaskTrackerToken,
+}
+
+impl ConnectionPlace {
+    /// Resolves when the connection has to end at once.
+    pub(crate) async fn aborted(&self) {
+        self.0.aborted.cancelled().await;
+    }
 }
 
 /// All connections of one port.
@@ -117,15 +137,19 @@ impl Accepting {
         }
     }
 
-    fn spawn(&self, stream: TcpStream, place: OwnedSemaphorePermit) {
+    fn spawn(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
         let (app, aborted) = (self.app.clone(), self.aborted.clone());
-        let served = serve(stream, app, self.draining.clone(), self.limits.stalled_after);
+        let place = ConnectionPlace(Arc::new(Place {
+            aborted: aborted.clone(),
+            _permit: permit,
+            _tracked: self.connections.token(),
+        }));
+        let served = serve(stream, app, place, self.draining.clone(), self.limits.stalled_after);
         self.connections.spawn(async move {
             tokio::select! {
                 () = aborted.cancelled() => {}
                 () = served => {}
             }
-            drop(place);
         });
     }
 }
@@ -139,7 +163,13 @@ fn is_of_the_connection(error: &std::io::Error) -> bool {
     )
 }
 
-async fn serve(stream: TcpStream, app: App, draining: CancellationToken, stalled_after: Duration) {
+async fn serve(
+    stream: TcpStream,
+    app: App,
+    place: ConnectionPlace,
+    draining: CancellationToken,
+    stalled_after: Duration,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
     }
@@ -152,13 +182,17 @@ async fn serve(stream: TcpStream, app: App, draining: CancellationToken, stalled
     let stream = Lingering::new(stream, Arc::clone(&flags.unread), stalled_after);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (app, flags) = (app.clone(), flags.clone());
-        async move { Ok::<_, Infallible>(app.handle(request.map(Body::new), &flags).await) }
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(place.clone());
+        async move { Ok::<_, Infallible>(app.handle(request, &flags).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(stalled_after)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        // What a connection becomes then is its handler's to end.
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

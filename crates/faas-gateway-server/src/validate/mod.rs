@@ -17,7 +17,9 @@ use faas_types::{EnvVars, ErrorCode, ExecuteRequest, FieldError, RequestId};
 
 use crate::config::LimitRules;
 use crate::error::ApiError;
-pub(crate) use instance::{exec, grace, limit_change, new_instance, time_change};
+pub(crate) use instance::{
+    Exec, exec, grace, limit_change, new_instance, signal, terminal, terminal_size, time_change,
+};
 
 /// Everything found wrong so far, up to so much that a person would read it.
 #[derive(Debug, Default)]

@@ -56,6 +56,8 @@ impl Instances {
             limits: new.limits,
             network: new.network,
             times: new.times,
+            main: new.main,
+            main_run: None,
             labels: new.labels,
             parent_id: None,
             snapshot_id: None,
@@ -105,6 +107,7 @@ impl Instances {
             if live.doomed.is_cancelled() {
                 return Err(deleted_meanwhile());
             }
+            self.run_main(&live, 0).await?;
             live.touch();
             let running = InstanceInfo { state: InstanceState::Running, born: true, ..live.info() };
             self.write(&live, running).await

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use faas_types::{InstanceId, Network, OnTimeout, Runtime, SandboxId, SnapshotId, TenantId};
 use serde::{Deserialize, Serialize};
 
+use super::executions::{MainRun, MainSpec};
 use crate::sandbox::{Lifetime, Limits, SandboxRecord, SandboxSpec};
 use crate::state::InstanceState;
 use crate::store::{Instance as Row, NewEvent, StoreError};
@@ -30,6 +31,8 @@ pub struct NewInstance {
     pub network: Network,
     /// How long it is there.
     pub times: Times,
+    /// Its main command.
+    pub main: Option<MainSpec>,
     /// The caller's own words.
     pub labels: BTreeMap<String, String>,
 }
@@ -93,6 +96,10 @@ pub struct InstanceInfo {
     pub network: Network,
     /// How long it is there.
     pub times: Times,
+    /// Its main command.
+    pub main: Option<MainSpec>,
+    /// The newest run of that, as far as this server knows.
+    pub main_run: Option<MainRun>,
     /// The caller's own words.
     pub labels: BTreeMap<String, String>,
     /// The instance that it is a branch of.
@@ -118,6 +125,8 @@ struct SavedSpec {
     disk_bytes: Option<u64>,
     network: Network,
     times: Times,
+    #[serde(default)]
+    main: Option<MainSpec>,
 }
 
 /// The version of [`SavedSpec`].
@@ -134,11 +143,11 @@ fn unreadable(what: impl std::fmt::Display) -> StoreError {
     StoreError::Row { table: "instances", reason: what.to_string() }
 }
 
-pub(super) fn signed(ms: u64) -> i64 {
+pub(in crate::engine::instances) fn signed(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(i64::MAX)
 }
 
-fn unsigned(ms: i64) -> u64 {
+pub(in crate::engine::instances) fn unsigned(ms: i64) -> u64 {
     u64::try_from(ms).unwrap_or(0)
 }
 
@@ -200,6 +209,7 @@ impl InstanceInfo {
             disk_bytes: self.limits.disk_bytes,
             network: self.network,
             times: self.times,
+            main: self.main.clone(),
         };
         Ok(Row {
             id: self.id.as_str().to_owned(),
@@ -252,6 +262,8 @@ impl InstanceInfo {
             },
             network: spec.network,
             times: spec.times,
+            main: spec.main,
+            main_run: None,
             labels: row.labels,
             parent_id: row.parent_id.map(InstanceId),
             snapshot_id: row.snapshot_id.map(SnapshotId),

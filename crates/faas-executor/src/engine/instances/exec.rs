@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use faas_guest_protocol::{ExitReport, Program};
-use faas_types::{ExecutionId, InstanceId, RequestId, TenantId, Timings, Usage};
+use faas_types::{ExecutionId, ExecutionKind, InstanceId, RequestId, TenantId, Timings, Usage};
 
 use super::Instances;
 use super::create::deleted_meanwhile;
+use super::data::{InstanceInfo, now_ms};
+use super::executions::{self, ExecutionInfo, new_id};
 use super::live::{Frozen, Live};
 use crate::engine::execute::{self, AGENT_GRACE, Call, Destination, HURRY_AFTER};
 use crate::engine::{ExecutionOutcome, InputFile, LiveOutput};
@@ -61,10 +63,11 @@ impl Instances {
         let live = self.live(tenant, id)?;
         let _in_use = live.use_it();
         self.wake(&live).await?;
-        let execution_id = ExecutionId(format!("exe-{}", uuid::Uuid::now_v7().simple()));
+        let execution_id = new_id();
         tracing::debug!(instance = %id, execution = %execution_id, labels = ?spec.labels, "exec");
         let info = live.info();
         let (timeout, memory_mb) = (spec.timeout, info.limits.memory_bytes >> 20);
+        let waiting = self.inner.executions.wait_for(waited_for(&info, &execution_id, &spec));
         let backend = self.backend(info.runtime)?;
         let (count, mut connection, call, before) = {
             let place = live.place.read().await;
@@ -108,6 +111,7 @@ impl Instances {
                 biased;
                 result = &mut ended => Some(result),
                 () = self.inner.closed.cancelled() => return Err(EngineError::ShuttingDown),
+                () = waiting.cancelled() => Some(Ok(cancelled(started))),
                 () = awake_for(&mut frozen, started, limit) => None,
             }
         };
@@ -135,7 +139,9 @@ impl Instances {
         };
         match result {
             Some(Ok(exit)) => {
-                live.keep_connection(count, connection);
+                if !exit.cancelled {
+                    live.keep_connection(count, connection);
+                }
                 if exit.timed_out {
                     return Err(EngineError::Timeout { outcome: Box::new(outcome(exit)) });
                 }
@@ -160,7 +166,7 @@ impl Instances {
     }
 
     /// Sees to it that commands can be run: one that is paused is resumed where it was made so.
-    async fn wake(&self, live: &Arc<Live>) -> Result<(), EngineError> {
+    pub(super) async fn wake(&self, live: &Arc<Live>) -> Result<(), EngineError> {
         let info = live.info();
         match info.state {
             InstanceState::Running if !live.unseen.load(Ordering::Acquire) => Ok(()),
@@ -170,6 +176,40 @@ impl Instances {
             InstanceState::Paused if info.times.auto_resume => self.resume_live(live).await.map(drop),
             _ => Err(illegal(live)),
         }
+    }
+}
+
+/// How one is known that somebody waits for.
+fn waited_for(info: &InstanceInfo, id: &ExecutionId, spec: &ExecSpec) -> ExecutionInfo {
+    ExecutionInfo {
+        id: id.clone(),
+        tenant: info.tenant.clone(),
+        instance: info.id.clone(),
+        runtime: info.runtime,
+        image: info.image.clone(),
+        kind: ExecutionKind::Command,
+        command: executions::shown(&spec.program),
+        background: false,
+        tty: None,
+        stdin_open: false,
+        labels: spec.labels.clone(),
+        timeout_ms: Some(execute::millis(spec.timeout)),
+        created_at_ms: now_ms(),
+        restarts: 0,
+        end: None,
+        wire: 0,
+        boot_id: 0,
+        oom_kills_before: None,
+    }
+}
+
+/// The end of one that somebody else cancelled: with its connection, everything that it started is killed.
+fn cancelled(started: Instant) -> ExitReport {
+    ExitReport {
+        signal: Some(execute::SIGKILL),
+        cancelled: true,
+        duration_us: execute::micros(started.elapsed()),
+        ..ExitReport::default()
     }
 }
 

@@ -98,7 +98,12 @@ impl Instances {
             };
             live.touch();
             this.settle_in(&live, sandbox).await;
-            this.become_state(&live, InstanceState::Running, None).await?;
+            live.set_main_run(None);
+            let reason = match this.run_main(&live, 0).await {
+                Ok(()) => None,
+                Err(error) => Some(format!("its main command could not be started: {error}")),
+            };
+            this.become_state(&live, InstanceState::Running, reason).await?;
             Ok(live.info())
         })
         .await

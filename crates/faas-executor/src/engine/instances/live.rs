@@ -8,7 +8,8 @@ use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::data::{InstanceInfo, now_ms};
-use crate::guest::AgentConnection;
+use super::executions::MainRun;
+use crate::guest::{AgentClient, AgentConnection};
 use crate::sandbox::SandboxHandle;
 use crate::state::InstanceState;
 
@@ -57,6 +58,9 @@ pub(super) struct Live {
     users: AtomicUsize,
     last_active_ms: AtomicU64,
     connections: Mutex<Vec<(u64, AgentConnection)>>,
+    /// A connection for lasting executions, with the count of the sandbox it is to.
+    client: Mutex<Option<(u64, AgentClient)>>,
+    main_run: Mutex<Option<MainRun>>,
 }
 
 /// A little of an instance.
@@ -99,12 +103,18 @@ impl Live {
             frozen: watch::Sender::new(Frozen::default()),
             users: AtomicUsize::new(0),
             connections: Mutex::default(),
+            client: Mutex::default(),
+            main_run: Mutex::default(),
         })
     }
 
     /// It as it was last written, with the time of its last use as it is.
     pub(super) fn info(&self) -> InstanceInfo {
-        InstanceInfo { last_active_at_ms: self.last_active_ms(), ..lock(&self.info).clone() }
+        InstanceInfo {
+            last_active_at_ms: self.last_active_ms(),
+            main_run: lock(&self.main_run).clone(),
+            ..lock(&self.info).clone()
+        }
     }
 
     fn last_active_ms(&self) -> u64 {
@@ -165,6 +175,32 @@ impl Live {
     /// Closes the connections that are kept.
     pub(super) fn drop_connections(&self) {
         let kept = std::mem::take(&mut *lock(&self.connections));
-        drop(kept);
+        let client = lock(&self.client).take();
+        drop((kept, client));
+    }
+
+    /// The connection for lasting executions of a sandbox, where there is one that is still good.
+    pub(super) fn client(&self, count: u64) -> Option<AgentClient> {
+        let kept = lock(&self.client);
+        kept.as_ref()
+            .filter(|(of, client)| *of == count && client.is_open())
+            .map(|(_, client)| client.clone())
+    }
+
+    /// Keeps a connection for lasting executions.
+    pub(super) fn set_client(&self, count: u64, client: AgentClient) {
+        let before = lock(&self.client).replace((count, client));
+        drop(before);
+    }
+
+    /// Lets go of it: nobody runs there any more.
+    pub(super) fn drop_client(&self, count: u64) {
+        let dropped = lock(&self.client).take_if(|(of, _)| *of == count);
+        drop(dropped);
+    }
+
+    /// Its main command runs as this.
+    pub(super) fn set_main_run(&self, run: Option<MainRun>) {
+        *lock(&self.main_run) = run;
     }
 }

@@ -7,6 +7,7 @@
 mod create;
 mod data;
 mod exec;
+pub(super) mod executions;
 mod lifecycle;
 mod live;
 pub(super) mod recover;
@@ -28,6 +29,10 @@ use crate::store::{InstanceFilter, Position, Store as _};
 
 pub use data::{CommandDefaults, InstanceInfo, NewInstance, Times};
 pub use exec::ExecSpec;
+pub use executions::{
+    ExecutionEnd, ExecutionInfo, ExecutionOutput, ExecutionPage, ExecutionView, HowEnded, LastingSpec,
+    MainRun, MainSpec, OutputEvent,
+};
 pub use lifecycle::LimitChange;
 use live::Live;
 pub use remove::Removal;

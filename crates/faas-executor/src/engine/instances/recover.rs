@@ -56,6 +56,9 @@ impl Instances {
             match self.found(live).await {
                 Ok(stays) => {
                     live.unseen.store(false, Ordering::Release);
+                    if stays {
+                        self.recover_executions_or_later(live).await;
+                    }
                     !stays
                 }
                 Err(error) => {

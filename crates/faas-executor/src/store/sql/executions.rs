@@ -2,13 +2,18 @@
 
 use sqlx::QueryBuilder;
 
-use super::{Backend, Db, Row, column, json, optional_json};
+use super::{Backend, Db, Row, begin, column, events, json, optional_json};
 use crate::store::rows::{optional, text};
-use crate::store::{Execution, Position, StoreError};
+use crate::store::{Execution, NewEvent, Position, StoreError};
 
 const TABLE: &str = "executions";
 
-pub(super) async fn insert(store: &Backend, execution: &Execution) -> Result<(), StoreError> {
+pub(super) async fn insert(
+    store: &Backend,
+    execution: &Execution,
+    event: Option<&NewEvent>,
+) -> Result<(), StoreError> {
+    let mut transaction = begin(store).await?;
     let inserted = sqlx::query(
         "INSERT INTO executions (id, tenant, instance_id, state, spec, result, created_at_ms, ended_at_ms) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -21,14 +26,25 @@ pub(super) async fn insert(store: &Backend, execution: &Execution) -> Result<(),
     .bind(execution.result.as_ref().map(ToString::to_string))
     .bind(execution.created_at_ms)
     .bind(execution.ended_at_ms)
-    .execute(&store.write)
+    .execute(&mut *transaction)
     .await;
     match inserted {
         Err(sqlx::Error::Database(said)) if said.is_unique_violation() => {
-            Err(StoreError::Exists { id: execution.id.clone() })
+            return Err(StoreError::Exists { id: execution.id.clone() });
         }
-        other => other.map(drop).map_err(StoreError::from),
+        other => other?,
+    };
+    if let Some(event) = event {
+        events::append(&mut transaction, event).await?;
     }
+    Ok(transaction.commit().await?)
+}
+
+pub(super) async fn ids(store: &Backend) -> Result<Vec<(String, String)>, StoreError> {
+    let rows = sqlx::query("SELECT instance_id, id FROM executions WHERE instance_id IS NOT NULL")
+        .fetch_all(&store.read)
+        .await?;
+    rows.iter().map(|row| Ok((column(row, TABLE, "instance_id")?, column(row, TABLE, "id")?))).collect()
 }
 
 pub(super) async fn get(store: &Backend, tenant: &str, id: &str) -> Result<Option<Execution>, StoreError> {
@@ -57,7 +73,12 @@ pub(super) async fn list(
     query.build().fetch_all(&store.read).await?.iter().map(read).collect()
 }
 
-pub(super) async fn update(store: &Backend, execution: &Execution) -> Result<bool, StoreError> {
+pub(super) async fn update(
+    store: &Backend,
+    execution: &Execution,
+    event: Option<&NewEvent>,
+) -> Result<bool, StoreError> {
+    let mut transaction = begin(store).await?;
     let written = sqlx::query(
         "UPDATE executions SET state = $1, result = $2, ended_at_ms = $3 WHERE tenant = $4 AND id = $5",
     )
@@ -66,17 +87,25 @@ pub(super) async fn update(store: &Backend, execution: &Execution) -> Result<boo
     .bind(execution.ended_at_ms)
     .bind(text(&execution.tenant)?)
     .bind(text(&execution.id)?)
-    .execute(&store.write)
+    .execute(&mut *transaction)
     .await?;
-    Ok(written.rows_affected() == 1)
+    if written.rows_affected() == 0 {
+        return Ok(false);
+    }
+    if let Some(event) = event {
+        events::append(&mut transaction, event).await?;
+    }
+    transaction.commit().await?;
+    Ok(true)
 }
 
-pub(super) async fn prune(store: &Backend, before_ms: i64) -> Result<u64, StoreError> {
-    let pruned = sqlx::query("DELETE FROM executions WHERE ended_at_ms < $1")
-        .bind(before_ms)
+pub(super) async fn delete(store: &Backend, tenant: &str, id: &str) -> Result<bool, StoreError> {
+    let deleted = sqlx::query("DELETE FROM executions WHERE tenant = $1 AND id = $2")
+        .bind(text(tenant)?)
+        .bind(text(id)?)
         .execute(&store.write)
         .await?;
-    Ok(pruned.rows_affected())
+    Ok(deleted.rows_affected() == 1)
 }
 
 fn read(row: &Row) -> Result<Execution, StoreError> {

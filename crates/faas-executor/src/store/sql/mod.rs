@@ -119,8 +119,12 @@ impl Store for Backend {
         instances::prune_tombstones(self, before_ms).await
     }
 
-    async fn insert_execution(&self, execution: &Execution) -> Result<(), StoreError> {
-        executions::insert(self, execution).await
+    async fn insert_execution(
+        &self,
+        execution: &Execution,
+        event: Option<&NewEvent>,
+    ) -> Result<(), StoreError> {
+        executions::insert(self, execution, event).await
     }
 
     async fn execution(&self, tenant: &str, id: &str) -> Result<Option<Execution>, StoreError> {
@@ -137,12 +141,20 @@ impl Store for Backend {
         executions::list(self, tenant, instance_id, after, limit).await
     }
 
-    async fn update_execution(&self, execution: &Execution) -> Result<bool, StoreError> {
-        executions::update(self, execution).await
+    async fn execution_ids(&self) -> Result<Vec<(String, String)>, StoreError> {
+        executions::ids(self).await
     }
 
-    async fn prune_executions(&self, before_ms: i64) -> Result<u64, StoreError> {
-        executions::prune(self, before_ms).await
+    async fn update_execution(
+        &self,
+        execution: &Execution,
+        event: Option<&NewEvent>,
+    ) -> Result<bool, StoreError> {
+        executions::update(self, execution, event).await
+    }
+
+    async fn delete_execution(&self, tenant: &str, id: &str) -> Result<bool, StoreError> {
+        executions::delete(self, tenant, id).await
     }
 
     async fn append_event(&self, event: &NewEvent) -> Result<i64, StoreError> {
