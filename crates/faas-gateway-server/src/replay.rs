@@ -61,7 +61,9 @@ impl Pieces {
         }
         while !bytes.is_empty() {
             let mut most = bytes.len().min(PIECE_BYTES);
-            most -= cut_character(&bytes[..most]);
+            if most < bytes.len() {
+                most -= cut_character(&bytes[..most]);
+            }
             let rest = bytes.split_off(most);
             self.ready.push_back(Piece { stream, offset: start, bytes: std::mem::replace(&mut bytes, rest) });
             start += most as u64;
@@ -198,10 +200,20 @@ mod tests {
         assert_eq!(told, [(Stdout, 0, b"\x82\xac".to_vec()), (Stdout, 2, b"abc".to_vec())]);
     }
 
+    #[test]
+    fn what_is_long_comes_in_pieces_that_cut_no_character() {
+        let text = "x\u{20ac}".repeat(PIECE_BYTES);
+        let told = all(&[(Stdout, text.as_bytes())]);
+        assert!(
+            told.iter().all(|(_, _, bytes)| bytes.len() <= PIECE_BYTES && std::str::from_utf8(bytes).is_ok())
+        );
+        assert_eq!(told.iter().map(|(_, _, bytes)| bytes.len()).sum::<usize>(), text.len());
+    }
+
     proptest! {
         #[test]
         fn all_bytes_come_once_and_in_order(
-            said in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 1..50_000)), 0..5),
+            said in proptest::collection::vec((any::<bool>(), proptest::collection::vec(prop_oneof![Just(0xe2u8), Just(0x82), Just(0xac), any::<u8>()], 1..9)), 0..9),
         ) {
             let said: Vec<_> = said.iter().map(|(err, bytes)| (if *err { Stderr } else { Stdout }, bytes.as_slice())).collect();
             let told = all(&said);
