@@ -25,9 +25,12 @@ pub mod store;
 
 pub use agent_binary::{agent_binary, agent_digest};
 pub use data_dir::DataDir;
+pub use engine::events::{EventPage, Events, EventsError};
 pub use engine::instances::{
     CommandDefaults, ExecSpec, InstanceInfo, InstancePage, Instances, LimitChange, NewInstance, Removal,
     TimeChange, Times,
 };
-pub use engine::{Engine, EngineConfig, ExecuteSpec, ExecutionOutcome, InputFile, LiveOutput, PullPolicy};
+pub use engine::{
+    Engine, EngineConfig, EventRetention, ExecuteSpec, ExecutionOutcome, InputFile, LiveOutput, PullPolicy,
+};
 pub use error::{EngineError, StartError};

@@ -74,6 +74,7 @@ async fn engine_of(data_dir: &Path, docker: DockerConfig, pull: PullPolicy) -> E
         max_concurrent: 8,
         max_queued: 1000,
         max_instances: 16,
+        events: faas_executor::EventRetention { max_events: 1000, ttl: std::time::Duration::from_secs(60) },
     })
     .await
     .unwrap()

@@ -4,10 +4,12 @@
 //! destroyed in the background.
 
 mod backend;
+pub mod events;
 mod execute;
 mod images;
 pub mod instances;
 mod permits;
+mod upkeep;
 
 #[cfg(all(target_os = "linux", feature = "native"))]
 use std::path::Path;
@@ -33,6 +35,8 @@ use crate::store::{AnyStore, DatabaseUrl, Store as _, StoreLocation};
 use backend::Backends;
 use instances::{Instances, Registry};
 use permits::Permits;
+
+pub use upkeep::EventRetention;
 
 /// How the engine is set up.
 #[derive(Clone, Debug)]
@@ -65,6 +69,8 @@ pub struct EngineConfig {
     pub pull: PullPolicy,
     /// How many instances there may be.
     pub max_instances: usize,
+    /// How many lifecycle events are kept.
+    pub events: EventRetention,
 }
 
 /// Whether an image is pulled when an execution asks for it.
@@ -178,6 +184,7 @@ struct Inner {
     permits: Permits,
     store: AnyStore,
     instances: Registry,
+    tail: events::Tail,
     /// Sandboxes that are being made or destroyed, instances that change their state.
     background: TaskTracker,
     /// Who waits for the end of sandboxes that last.
@@ -223,6 +230,7 @@ impl Engine {
                 images,
                 permits,
                 instances: Registry::default(),
+                tail: events::Tail::default(),
                 background: TaskTracker::new(),
                 watchers: TaskTracker::new(),
                 closed: CancellationToken::new(),
@@ -232,6 +240,7 @@ impl Engine {
         let instances = engine.instances();
         instances.recover(left).await;
         engine.inner.watchers.spawn(instances.keep_time());
+        engine.inner.watchers.spawn(upkeep::keep_small(Arc::clone(&engine.inner)));
         Ok(engine)
     }
 
@@ -239,6 +248,12 @@ impl Engine {
     #[must_use]
     pub fn instances(&self) -> Instances {
         Instances { inner: Arc::clone(&self.inner) }
+    }
+
+    /// Its lifecycle events.
+    #[must_use]
+    pub fn events(&self) -> events::Events {
+        events::Events { inner: Arc::clone(&self.inner) }
     }
 
     /// Runs one program in a fresh sandbox and returns when it has ended. The sandbox is destroyed afterwards, off

@@ -96,6 +96,10 @@ impl Subject {
             images: ImageStoreConfig::new(own_program),
             pull: PullPolicy::Never,
             max_instances: 16,
+            events: faas_executor::EventRetention {
+                max_events: 1000,
+                ttl: std::time::Duration::from_secs(60),
+            },
             default_runtime: RuntimeChoice::Auto,
             default_image: "no-such-image".to_owned(),
             max_concurrent: 16,

@@ -72,6 +72,7 @@ async fn gateway(host: &str) -> Gateway {
         images: ImageStoreConfig::new(exe),
         pull: PullPolicy::Never,
         max_instances: 16,
+        events: faas_executor::EventRetention { max_events: 1000, ttl: std::time::Duration::from_secs(60) },
         default_runtime: RuntimeChoice::Auto,
         default_image: "host".to_owned(),
         max_concurrent: 8,

@@ -26,6 +26,7 @@ use crate::sandbox::{Leak, Measures, SandboxError};
 use crate::state::{InstanceState, Operation};
 use crate::store::{InstanceFilter, Position, Store as _};
 
+pub(super) use data::now_ms;
 pub use data::{CommandDefaults, InstanceInfo, NewInstance, Times};
 pub use exec::ExecSpec;
 pub use lifecycle::LimitChange;
