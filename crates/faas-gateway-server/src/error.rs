@@ -28,6 +28,8 @@ pub(crate) struct ApiError {
     detail: String,
     errors: Vec<FieldError>,
     execution: Option<Box<ExecuteResponse>>,
+    first_offset: Option<u64>,
+    next_offset: Option<u64>,
     /// Whether the same request may succeed later, where the code alone does not tell.
     retryable: Option<bool>,
     closes: bool,
@@ -92,6 +94,8 @@ impl ApiError {
             detail: detail.into(),
             errors: Vec::new(),
             execution: None,
+            first_offset: None,
+            next_offset: None,
             retryable: None,
             closes: false,
         }
@@ -204,6 +208,16 @@ impl ApiError {
         Self { retryable: Some(retryable), ..self }
     }
 
+    /// Says where what is still held begins.
+    pub(crate) fn with_first_offset(self, first: u64) -> Self {
+        Self { first_offset: Some(first), ..self }
+    }
+
+    /// Says where what there is ends.
+    pub(crate) fn with_next_offset(self, next: u64) -> Self {
+        Self { next_offset: Some(next), ..self }
+    }
+
     /// The body of the answer, for the request of this id.
     pub(crate) fn problem(self, request_id: &RequestId) -> Problem {
         Problem {
@@ -216,6 +230,8 @@ impl ApiError {
             retryable: self.retryable.unwrap_or_else(|| self.code.retryable()),
             errors: self.errors,
             execution: self.execution,
+            first_offset: self.first_offset,
+            next_offset: self.next_offset,
         }
     }
 

@@ -154,6 +154,12 @@ pub struct Problem {
     /// With `execution_timeout`: the answer so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution: Option<Box<crate::ExecuteResponse>>,
+    /// With `gone`: the first offset, or number of an event, that is still held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_offset: Option<u64>,
+    /// With `range_not_satisfiable`: the offset, or number of an event, that comes next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_offset: Option<u64>,
 }
 
 /// One member of the request that is not valid.

@@ -7,6 +7,7 @@
 
 mod capability;
 mod error;
+mod event;
 mod execute;
 mod ids;
 mod image;
@@ -15,6 +16,7 @@ mod server;
 
 pub use capability::{Capabilities, LimitSupport, LimitsSupport, RuntimeCapabilities};
 pub use error::{ErrorCode, FieldError, Problem};
+pub use event::{EventMessage, EventsEnd, LifecycleEvent};
 pub use execute::{
     CommandLine, EnvVars, ExecuteEvent, ExecuteRequest, ExecuteResponse, ExecutionExit, ExecutionStarted,
     InputFile, Network, OutputGap, OutputPiece, Runtime, RuntimeChoice, Timings, Usage,

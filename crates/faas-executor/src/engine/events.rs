@@ -77,7 +77,7 @@ impl Kept {
         self.newest = found.last().map_or(bounds.newest, |last| last.seq.max(bounds.newest));
         self.events.extend(found.into_iter().map(Arc::new));
         let spare = self.events.len().saturating_sub(KEPT as usize);
-        if let Some(last) = self.events.drain(..spare).last() {
+        if let Some(last) = self.events.drain(..spare).next_back() {
             self.before = last.seq;
         }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod capabilities;
 pub(crate) mod docs;
+pub(crate) mod events;
 pub(crate) mod execute;
 mod execute_stream;
 pub(crate) mod health;
