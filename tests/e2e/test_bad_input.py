@@ -225,6 +225,25 @@ def test_a_host_that_is_not_loopback_is_refused(gateway):
     raw.assert_problem(answer, answer.status, "forbidden")
 
 
+@pytest.mark.parametrize(
+    "origin", ["null", "http://attacker.example", "http://localhost", "https://{host}", "file://{host}"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
+def test_a_web_page_of_another_origin_is_refused(gateway, method, origin):
+    host = gateway.url.removeprefix("http://")
+    other = origin.format(host="localhost:1" if "https" in origin else host)
+    answer = raw.request(gateway.url, method, "/api/v1/instances", None, raw.JSON | {"host": host, "origin": other})
+    problem = raw.assert_problem(answer, 403, "forbidden")
+    assert other in problem["detail"]
+
+
+def test_the_servers_own_page_is_served(gateway):
+    own = {"origin": gateway.url, "host": gateway.url.removeprefix("http://")}
+    assert raw.execute(gateway.url, {"command": "true"}, **own).status == 200
+    upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13", "origin": "null"}
+    raw.assert_problem(raw.request(gateway.url, "GET", "/api/v1/events", None, upgrade), 403, "forbidden")
+
+
 def test_a_given_request_id_comes_back_in_answers_and_errors(gateway):
     answer = raw.execute(gateway.url, {"command": "true"}, **{"x-request-id": "mine-7"})
     assert (answer.headers["x-request-id"], answer.json["request_id"]) == ("mine-7", "mine-7")

@@ -299,7 +299,11 @@ def test_without_its_postgresql_a_gateway_runs_what_has_no_key(postgresql, start
         health = client.health()
         assert (health.status, health.store.kind, health.store.available) == ("degraded", "postgresql", False)
         assert health.store.reason
+        unready = raw.assert_problem(raw.request(gateway.url, "GET", "/readyz", headers={}), 503, "overloaded")
+        assert "store" in unready["detail"]
+        assert raw.request(gateway.url, "GET", "/livez", headers={}).status == 200
         postgresql.start()
+        assert raw.request(gateway.url, "GET", "/readyz", headers={}).status == 200
         assert_replayed(execute(gateway, UNIQUE, "k"), first)
         assert client.health().store.available
 

@@ -26,11 +26,14 @@ pub mod store;
 
 pub use agent_binary::{agent_binary, agent_digest};
 pub use data_dir::DataDir;
+pub use engine::events::{EventPage, Events, EventsError};
 pub use engine::instances::{
     CommandDefaults, ExecSpec, ExecutionEnd, ExecutionInfo, ExecutionOutput, ExecutionPage, ExecutionView,
-    HowEnded, InstanceInfo, InstancePage, Instances, LastingSpec, LimitChange, MainRun, MainSpec,
-    NewInstance, OutputEvent, Removal, TimeChange, Times,
+    HowEnded, InstanceInfo, InstancePage, Instances, LastingSpec, LimitChange, LogEntry, LogFollower,
+    LogItem, MainRun, MainSpec, NewInstance, OutputEvent, Removal, TimeChange, Times,
 };
-pub use engine::{Engine, EngineConfig, ExecuteSpec, ExecutionOutcome, InputFile, LiveOutput, PullPolicy};
+pub use engine::{
+    Engine, EngineConfig, EventRetention, ExecuteSpec, ExecutionOutcome, InputFile, LiveOutput, PullPolicy,
+};
 pub use error::{EngineError, StartError};
 pub use output_log::OutputBudget;

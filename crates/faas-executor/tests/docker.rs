@@ -75,6 +75,7 @@ async fn engine_of(data_dir: &Path, docker: DockerConfig, pull: PullPolicy) -> E
         max_queued: 1000,
         max_instances: 16,
         outputs: faas_executor::OutputBudget::default(),
+        events: faas_executor::EventRetention { max_events: 1000, ttl: std::time::Duration::from_secs(60) },
     })
     .await
     .unwrap()

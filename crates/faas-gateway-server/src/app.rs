@@ -1,4 +1,5 @@
-//! What every request passes through, whatever its route: id, log, host check, router, and the form of every error.
+//! What every request passes through, whatever its route: id, log, checks of host and origin, router, and the form of
+//! every error.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tracing::Instrument as _;
 
 use crate::error::{ApiError, PROBLEM_JSON};
 use crate::layers::access_log::{self, AccessLog};
-use crate::layers::{host, request_id};
+use crate::layers::{host, origin, request_id};
 use crate::serve::Serving;
 use crate::state::Shared;
 
@@ -54,7 +55,7 @@ impl App {
         head.extensions.insert(Arc::clone(&self.state));
 
         let routed = async {
-            if let Err(error) = host::check(&head) {
+            if let Err(error) = host::check(&head).and_then(|()| origin::check(&head)) {
                 return error.into_response();
             }
             let answer = self.router.call(Request::from_parts(head, body));

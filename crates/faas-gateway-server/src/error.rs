@@ -119,16 +119,6 @@ impl ApiError {
         Self { errors, ..Self::new(ErrorCode::InvalidRequest, first + &more) }
     }
 
-    /// What was asked for is no longer held; from `first` on it is.
-    pub(crate) fn gone(detail: impl Into<String>, first: u64) -> Self {
-        Self { first_offset: Some(first), ..Self::new(ErrorCode::Gone, detail) }
-    }
-
-    /// What was asked for lies beyond the end, which is `next`.
-    pub(crate) fn beyond(detail: impl Into<String>, next: u64) -> Self {
-        Self { next_offset: Some(next), ..Self::new(ErrorCode::RangeNotSatisfiable, detail) }
-    }
-
     /// A fault of the server. `cause` goes to the log and nowhere else.
     pub(crate) fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "internal error");
@@ -167,8 +157,8 @@ impl ApiError {
             }
             #[cfg(all(target_os = "linux", feature = "native"))]
             EngineError::Sandbox(SandboxError::Image(error)) => Self::from_image(&error, "/image"),
-            EngineError::OutputGone { first } => Self::gone(error.to_string(), first),
-            EngineError::OutputBeyond { next } => Self::beyond(error.to_string(), next),
+            EngineError::OutputGone { first } => Self::new(code, error.to_string()).with_first_offset(first),
+            EngineError::OutputBeyond { next } => Self::new(code, error.to_string()).with_next_offset(next),
             EngineError::NoMainCommand => {
                 let message = error.to_string();
                 Self::invalid(vec![FieldError { pointer: "/main".to_owned(), message }])
@@ -222,6 +212,16 @@ impl ApiError {
     /// Says whether the same request may succeed later, where the code alone does not.
     pub(crate) fn retryable(self, retryable: bool) -> Self {
         Self { retryable: Some(retryable), ..self }
+    }
+
+    /// Says where what is still held begins.
+    pub(crate) fn with_first_offset(self, first: u64) -> Self {
+        Self { first_offset: Some(first), ..self }
+    }
+
+    /// Says where what there is ends.
+    pub(crate) fn with_next_offset(self, next: u64) -> Self {
+        Self { next_offset: Some(next), ..self }
     }
 
     /// The body of the answer, for the request of this id.

@@ -1,6 +1,7 @@
 //! Answers that come in events: as server-sent events (HTML living standard, "Server-sent events") or as newline
 //! delimited JSON, one event a line.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ impl EventFormat {
 /// One event.
 #[derive(Clone, Debug)]
 pub(crate) struct Named<T> {
-    pub(crate) name: &'static str,
+    pub(crate) name: Cow<'static, str>,
     /// Where a reader can go on after it.
     pub(crate) id: Option<u64>,
     /// Where the form has no place for the name, it is to be in this.
@@ -57,7 +58,7 @@ pub(crate) struct Named<T> {
 
 impl<T> From<(&'static str, T)> for Named<T> {
     fn from((name, said): (&'static str, T)) -> Self {
-        Self { name, id: None, said }
+        Self { name: name.into(), id: None, said }
     }
 }
 

@@ -86,8 +86,8 @@ fn event(piece: Piece) -> Named<ExecuteEvent> {
         }
     };
     match stream {
-        OutputStream::Stdout => Named { name: "stdout", id, said: ExecuteEvent::Stdout(piece) },
-        OutputStream::Stderr => Named { name: "stderr", id, said: ExecuteEvent::Stderr(piece) },
+        OutputStream::Stdout => Named { name: "stdout".into(), id, said: ExecuteEvent::Stdout(piece) },
+        OutputStream::Stderr => Named { name: "stderr".into(), id, said: ExecuteEvent::Stderr(piece) },
     }
 }
 
@@ -120,7 +120,7 @@ impl Replay {
             let execution_id = self.output.info().id;
             let started = ExecutionStarted { request_id: self.request_id.clone(), execution_id };
             let id = Some(self.output.offset());
-            return (Named { name: "started", id, said: ExecuteEvent::Started(started) }, false);
+            return (Named { name: "started".into(), id, said: ExecuteEvent::Started(started) }, false);
         }
         loop {
             if let Some(piece) = self.pieces.ready.pop_front() {
@@ -136,7 +136,7 @@ impl Replay {
                 Ok(OutputEvent::Gap { from, to }) => {
                     self.pieces.end();
                     let gap = ExecuteEvent::Gap(OutputGap { from, to });
-                    self.then = Some((Named { name: "gap", id: Some(to), said: gap }, false));
+                    self.then = Some((Named { name: "gap".into(), id: Some(to), said: gap }, false));
                 }
                 Ok(OutputEvent::End(_)) => {
                     self.pieces.end();
@@ -156,7 +156,7 @@ impl Replay {
         match outcome.and_then(|outcome| response::execute_response(outcome, self.request_id.clone())) {
             Ok(response) => {
                 let id = Some(self.output.offset());
-                Named { name: "exit", id, said: ExecuteEvent::Exit(response.into()) }
+                Named { name: "exit".into(), id, said: ExecuteEvent::Exit(response.into()) }
             }
             Err(error) => self.failed(error),
         }
@@ -164,7 +164,7 @@ impl Replay {
 
     fn failed(&self, error: ApiError) -> Named<ExecuteEvent> {
         let problem = error.problem(&self.request_id);
-        Named { name: "error", id: Some(self.output.offset()), said: ExecuteEvent::Error(problem) }
+        Named { name: "error".into(), id: Some(self.output.offset()), said: ExecuteEvent::Error(problem) }
     }
 }
 

@@ -13,7 +13,9 @@ use utoipa_axum::routes;
 use crate::handlers::images;
 #[cfg(not(all(target_os = "linux", feature = "native")))]
 use crate::handlers::no_images;
-use crate::handlers::{capabilities, docs, execute, executions, health, instances, leaks, pty, version};
+use crate::handlers::{
+    capabilities, docs, events, execute, executions, health, instances, leaks, logs, pty, version,
+};
 use crate::idempotency;
 use crate::state::Shared;
 
@@ -42,7 +44,9 @@ fn contract() -> OpenApiRouter<Shared> {
         .routes(routes!(instances::pause))
         .routes(routes!(instances::resume))
         .routes(routes!(instances::timeout))
+        .routes(routes!(logs::logs))
         .routes(routes!(instances::metrics))
+        .routes(routes!(events::events))
         .routes(routes!(leaks::leaks))
         .routes(routes!(capabilities::capabilities))
         .routes(routes!(health::health))

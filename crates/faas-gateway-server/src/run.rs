@@ -3,13 +3,13 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use faas_executor::store::StoreError;
 use faas_executor::{Engine, EngineConfig, StartError};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::answer_budget::AnswerBudget;
 use crate::app::App;
@@ -104,6 +104,7 @@ async fn serve(config: Config) -> Result<ExitCode, RunError> {
         pull: config.pull,
         max_instances: config.max_instances,
         outputs: config.outputs,
+        events: config.events,
     })
     .await?;
 
@@ -111,6 +112,7 @@ async fn serve(config: Config) -> Result<ExitCode, RunError> {
         #[cfg(all(target_os = "linux", feature = "native"))]
         images: engine.images().clone(),
         instances: engine.instances(),
+        events: engine.events(),
         engine: Box::new(engine.clone()),
         store: engine.store().clone(),
         keys: Keys::new(engine.store().clone(), config.idempotency_ttl),
@@ -119,7 +121,7 @@ async fn serve(config: Config) -> Result<ExitCode, RunError> {
         answers: AnswerBudget::new(config.max_answer_bytes_total),
         body_timeout: config.read_timeout,
         started: Instant::now(),
-        draining: AtomicBool::new(false),
+        draining: CancellationToken::new(),
     });
     let limits = ConnectionLimits { connections: config.max_connections, stalled_after: config.read_timeout };
     let server = Server::start(listener, App::new(Arc::clone(&state)), limits);

@@ -1,10 +1,10 @@
 //! What all requests share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use faas_executor::store::AnyStore;
+use tokio_util::sync::CancellationToken;
 
 use crate::answer_budget::AnswerBudget;
 use crate::body_budget::BodyBudget;
@@ -16,6 +16,7 @@ use crate::idempotency::Keys;
 pub(crate) struct State {
     pub(crate) engine: Box<dyn Executions>,
     pub(crate) instances: faas_executor::Instances,
+    pub(crate) events: faas_executor::Events,
     #[cfg(all(target_os = "linux", feature = "native"))]
     pub(crate) images: faas_executor::images::ImageStore,
     pub(crate) store: AnyStore,
@@ -26,8 +27,8 @@ pub(crate) struct State {
     /// How long a body may take to arrive.
     pub(crate) body_timeout: Duration,
     pub(crate) started: Instant,
-    /// Whether the server is shutting down.
-    pub(crate) draining: AtomicBool,
+    /// Cancelled when the server begins to shut down.
+    pub(crate) draining: CancellationToken,
 }
 
 /// [`State`] as handlers get it.
@@ -35,10 +36,10 @@ pub(crate) type Shared = Arc<State>;
 
 impl State {
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.draining.is_cancelled()
     }
 
     pub(crate) fn set_draining(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.cancel();
     }
 }

@@ -131,7 +131,7 @@ impl std::fmt::Display for ErrorCode {
 }
 
 /// The body of every error answer: `application/problem+json` (RFC 9457).
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// A relative reference to the code's page: `/docs/errors/CODE`.
     #[serde(rename = "type")]
@@ -154,10 +154,10 @@ pub struct Problem {
     /// With `execution_timeout`: the answer so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution: Option<Box<crate::ExecuteResponse>>,
-    /// With `gone`: the offset or number of the first that is still held.
+    /// With `gone`: the first offset, or number of an event, that is still held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_offset: Option<u64>,
-    /// With `range_not_satisfiable`: the offset or number after the last that there is.
+    /// With `range_not_satisfiable`: the offset, or number of an event, that comes next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_offset: Option<u64>,
 }

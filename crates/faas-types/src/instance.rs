@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    CommandLine, EnvVars, InputFile, InstanceId, MainCommand, Network, RestartPolicy, Runtime, RuntimeChoice,
-    SnapshotId, TerminalSize,
+    CommandLine, EnvVars, ExecutionId, InputFile, InstanceId, MainCommand, Network, Problem, RestartPolicy,
+    Runtime, RuntimeChoice, SnapshotId, TerminalSize,
 };
 
 /// Where an instance stands.
@@ -312,6 +312,52 @@ pub struct InstanceMetrics {
     pub network_received_bytes: Option<u64>,
     /// Bytes that went out.
     pub network_sent_bytes: Option<u64>,
+}
+
+/// An entry of an instance's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogEntry {
+    /// When (RFC 3339).
+    pub at: String,
+    /// What it is.
+    #[serde(flatten)]
+    pub item: LogItem,
+}
+
+/// What an entry of a log is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum LogItem {
+    /// What became of the instance.
+    Event(LogEvent),
+    /// Standard output of its main command.
+    Stdout(LogOutput),
+    /// Standard error of its main command.
+    Stderr(LogOutput),
+    /// The log cannot be followed any more: the last entry then.
+    Error(Problem),
+}
+
+/// What became of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogEvent {
+    /// The kind of the event: `instance.running`, for example.
+    pub kind: String,
+    /// Why, where that does not go without saying, or null.
+    pub reason: Option<String>,
+}
+
+/// What its main command said. Exactly one of `data` and `data_base64` is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogOutput {
+    /// The run that said it.
+    pub execution_id: ExecutionId,
+    /// It as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// It in base64, where its bytes are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_base64: Option<String>,
 }
 
 #[cfg(test)]

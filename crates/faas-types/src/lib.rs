@@ -7,6 +7,7 @@
 
 mod capability;
 mod error;
+mod event;
 mod execute;
 mod execution;
 mod ids;
@@ -16,6 +17,7 @@ mod server;
 
 pub use capability::{Capabilities, LimitSupport, LimitsSupport, RuntimeCapabilities};
 pub use error::{ErrorCode, FieldError, Problem};
+pub use event::{EventMessage, EventsEnd, LifecycleEvent};
 pub use execute::{
     CommandLine, EnvVars, ExecuteEvent, ExecuteRequest, ExecuteResponse, ExecutionExit, ExecutionStarted,
     InputFile, Network, OutputGap, OutputPiece, Runtime, RuntimeChoice, Timings, Usage,
@@ -27,7 +29,7 @@ pub use execution::{
 pub use ids::{ExecutionId, GatewayId, InstanceId, RequestId, SandboxId, SnapshotId, TenantId};
 pub use image::{ImageEvent, ImageInfo, ImageProgress, ImagesAdded, PullRequest};
 pub use instance::{
-    CreateInstanceRequest, ExecRequest, Instance, InstanceMetrics, InstanceStatus, OnTimeout, Resources,
-    StopRequest, TimeoutRequest, UpdateInstanceRequest,
+    CreateInstanceRequest, ExecRequest, Instance, InstanceMetrics, InstanceStatus, LogEntry, LogEvent,
+    LogItem, LogOutput, OnTimeout, Resources, StopRequest, TimeoutRequest, UpdateInstanceRequest,
 };
 pub use server::{Health, HealthStatus, LeakInfo, RuntimeHealth, StoreHealth, VersionInfo};

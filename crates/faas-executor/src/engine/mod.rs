@@ -4,10 +4,12 @@
 //! destroyed in the background.
 
 mod backend;
+pub mod events;
 mod execute;
 mod images;
 pub mod instances;
 mod permits;
+mod upkeep;
 
 #[cfg(all(target_os = "linux", feature = "native"))]
 use std::path::Path;
@@ -34,6 +36,8 @@ use crate::store::{AnyStore, DatabaseUrl, Store as _, StoreLocation};
 use backend::Backends;
 use instances::{Instances, Registry, executions};
 use permits::Permits;
+
+pub use upkeep::EventRetention;
 
 /// How the engine is set up.
 #[derive(Clone, Debug)]
@@ -68,6 +72,8 @@ pub struct EngineConfig {
     pub max_instances: usize,
     /// How much output of lasting executions is kept.
     pub outputs: OutputBudget,
+    /// How many lifecycle events are kept.
+    pub events: EventRetention,
 }
 
 /// Whether an image is pulled when an execution asks for it.
@@ -183,6 +189,7 @@ struct Inner {
     instances: Registry,
     executions: executions::Registry,
     outputs: OutputLogs,
+    tail: events::Tail,
     /// Sandboxes that are being made or destroyed, instances that change their state.
     background: TaskTracker,
     /// Who waits for the end of sandboxes that last.
@@ -231,6 +238,7 @@ impl Engine {
                 instances: Registry::default(),
                 executions: executions::Registry::default(),
                 outputs,
+                tail: events::Tail::default(),
                 background: TaskTracker::new(),
                 watchers: TaskTracker::new(),
                 closed: CancellationToken::new(),
@@ -240,6 +248,7 @@ impl Engine {
         let instances = engine.instances();
         instances.recover(left).await;
         engine.inner.watchers.spawn(instances.keep_time());
+        engine.inner.watchers.spawn(upkeep::keep_small(Arc::clone(&engine.inner)));
         Ok(engine)
     }
 
@@ -247,6 +256,12 @@ impl Engine {
     #[must_use]
     pub fn instances(&self) -> Instances {
         Instances { inner: Arc::clone(&self.inner) }
+    }
+
+    /// Its lifecycle events.
+    #[must_use]
+    pub fn events(&self) -> events::Events {
+        events::Events { inner: Arc::clone(&self.inner) }
     }
 
     /// Runs one program in a fresh sandbox and returns when it has ended. The sandbox is destroyed afterwards, off

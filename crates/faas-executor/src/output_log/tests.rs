@@ -32,7 +32,7 @@ fn all(reader: &mut OutputReader, next: u64) -> (Vec<u8>, Vec<(u64, u64)>) {
             }
             Read::End => return (said, gaps),
         }
-        assert_eq!(reader.offset() > from, true);
+        assert!(reader.offset() > from);
     }
 }
 

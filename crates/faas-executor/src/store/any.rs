@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::{
-    Begun, Event, EventBounds, Execution, Instance, InstanceFilter, KeptAnswer, KeyClaim, NewEvent, Position,
-    PostgresStore, SqliteStore, Store, StoreError, StoreLocation,
+    Begun, Event, EventBounds, EventFilter, Execution, Instance, InstanceFilter, KeptAnswer, KeyClaim,
+    NewEvent, Position, PostgresStore, SqliteStore, Store, StoreError, StoreLocation,
 };
 
 /// How long a call may take: beyond all that it can wait for in the drivers, so that it counts only where an answer
@@ -161,6 +163,27 @@ impl Store for AnyStore {
 
     async fn events(&self, tenant: &str, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
         either!(self, events(tenant, after, limit))
+    }
+
+    async fn filtered_events(
+        &self,
+        tenant: &str,
+        filter: &EventFilter,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<Event>, StoreError> {
+        either!(self, filtered_events(tenant, filter, after, limit))
+    }
+
+    async fn all_events(&self, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
+        either!(self, all_events(after, limit))
+    }
+
+    fn appended(&self) -> watch::Receiver<u64> {
+        match self {
+            Self::Sqlite(store) => store.appended(),
+            Self::Postgres(store) => store.appended(),
+        }
     }
 
     async fn event_bounds(&self) -> Result<EventBounds, StoreError> {

@@ -14,12 +14,15 @@ mod rows;
 mod schema;
 mod sqlite;
 
+use tokio::sync::watch;
+
 pub use any::AnyStore;
 pub use error::StoreError;
 pub use location::{DatabaseUrl, StoreLocation};
 pub use postgres::PostgresStore;
 pub use rows::{
-    Begun, Event, EventBounds, Execution, Instance, InstanceFilter, KeptAnswer, KeyClaim, NewEvent, Position,
+    Begun, Event, EventBounds, EventFilter, Execution, Instance, InstanceFilter, KeptAnswer, KeyClaim,
+    NewEvent, Position,
 };
 pub use sqlite::SqliteStore;
 
@@ -184,6 +187,31 @@ pub trait Store {
         after: i64,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send;
+
+    /// The same of those that the filter lets through.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn filtered_events(
+        &self,
+        tenant: &str,
+        filter: &EventFilter,
+        after: i64,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send;
+
+    /// Every tenant's events after the number `after`, the oldest first, at most `limit`: numbers without a hole.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn all_events(
+        &self,
+        after: i64,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send;
+
+    /// Changes when an event may have become visible. An event whose call was dropped may become so without it.
+    fn appended(&self) -> watch::Receiver<u64>;
 
     /// Which events are kept: who asks after a number below `oldest - 1` has missed some.
     ///

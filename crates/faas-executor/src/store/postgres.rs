@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnection, PgPoolOptions, PgRow};
 use sqlx::{ConnectOptions as _, Connection as _, Pool, Postgres};
+use tokio::sync::watch;
 
 use super::error::StoreError;
 use super::location::DatabaseUrl;
@@ -43,6 +44,7 @@ pub struct PostgresStore {
     write: Pool<Db>,
     read: Pool<Db>,
     boot: String,
+    appended: watch::Sender<u64>,
 }
 
 impl PostgresStore {
@@ -73,7 +75,7 @@ impl PostgresStore {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options);
         let boot = uuid::Uuid::now_v7().simple().to_string();
-        let store = Self { write: pool.clone(), read: pool, boot };
+        let store = Self { write: pool.clone(), read: pool, boot, appended: watch::Sender::default() };
         if let Err(error) = sql::claim(&store, gateway).await {
             store.close().await;
             return Err(error);

@@ -108,6 +108,24 @@ pub struct Event {
     pub event: NewEvent,
 }
 
+/// Which events of a tenant. All that is given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    /// Of a kind that begins with one of these; any, where it is empty.
+    pub kinds: Vec<String>,
+    /// Of what has this id.
+    pub subject: Option<String>,
+}
+
+impl EventFilter {
+    /// Whether it lets an event through, as the store does.
+    #[must_use]
+    pub fn lets_through(&self, event: &NewEvent) -> bool {
+        (self.kinds.is_empty() || self.kinds.iter().any(|kind| event.kind.starts_with(kind.as_str())))
+            && self.subject.as_ref().is_none_or(|subject| event.subject == *subject)
+    }
+}
+
 /// Which events are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventBounds {

@@ -9,6 +9,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _, Pool, Sqlite};
+use tokio::sync::watch;
 
 use super::error::StoreError;
 use super::{Store as _, schema};
@@ -42,6 +43,7 @@ pub struct SqliteStore {
     write: Pool<Db>,
     read: Pool<Db>,
     boot: String,
+    appended: watch::Sender<u64>,
 }
 
 impl SqliteStore {
@@ -69,7 +71,12 @@ impl SqliteStore {
             .connect_with(options.clone().journal_mode(SqliteJournalMode::Wal))
             .await?;
         let read = pool().max_connections(READERS).connect_lazy_with(options.read_only(true));
-        let store = Self { write, read, boot: uuid::Uuid::now_v7().simple().to_string() };
+        let store = Self {
+            write,
+            read,
+            boot: uuid::Uuid::now_v7().simple().to_string(),
+            appended: watch::Sender::default(),
+        };
         let taken = async {
             schema::migrate(&STEPS, &store.write).await?;
             sql::claim(&store, gateway).await

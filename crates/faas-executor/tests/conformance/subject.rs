@@ -97,6 +97,10 @@ impl Subject {
             pull: PullPolicy::Never,
             max_instances: 16,
             outputs: faas_executor::OutputBudget::default(),
+            events: faas_executor::EventRetention {
+                max_events: 1000,
+                ttl: std::time::Duration::from_secs(60),
+            },
             default_runtime: RuntimeChoice::Auto,
             default_image: "no-such-image".to_owned(),
             max_concurrent: 16,

@@ -73,6 +73,7 @@ async fn gateway(host: &str) -> Gateway {
         pull: PullPolicy::Never,
         max_instances: 16,
         outputs: faas_executor::OutputBudget::default(),
+        events: faas_executor::EventRetention { max_events: 1000, ttl: std::time::Duration::from_secs(60) },
         default_runtime: RuntimeChoice::Auto,
         default_image: "host".to_owned(),
         max_concurrent: 8,

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use faas_executor::store::{
-    AnyStore, Begun, EventBounds, Execution, InstanceFilter, KeptAnswer, KeyClaim, Position, Store as _,
-    StoreError,
+    AnyStore, Begun, EventBounds, EventFilter, Execution, InstanceFilter, KeptAnswer, KeyClaim, NewEvent,
+    Position, Store as _, StoreError,
 };
 use serde_json::json;
 
@@ -346,6 +346,64 @@ async fn at_once(store: &AnyStore, claim: &KeyClaim) -> (usize, usize) {
     let told = callers.join_all().await;
     let count = |wanted: &Begun| told.iter().filter(|told| *told == wanted).count();
     (count(&Begun::New), count(&Begun::Running))
+}
+
+pub(crate) async fn events_are_filtered_by_kind_and_subject(mut subject: Subject) -> Subject {
+    let store = subject.open().await;
+    for (kind, of) in [
+        ("instance.creating", "a"),
+        ("instance.running", "a"),
+        ("instance.running", "b"),
+        ("execution.started", "c"),
+        ("Instance.running", "a"),
+        ("instance_%", "a"),
+        ("ü.x", "ü"),
+    ] {
+        let told = NewEvent { kind: kind.to_owned(), ..event(of, 1) };
+        store.append_event(&told).await.unwrap();
+    }
+    store.append_event(&NewEvent { tenant: "other".to_owned(), ..event("a", 1) }).await.unwrap();
+    let numbers = async |kinds: &[&str], of: Option<&str>, after: i64, limit: u32| {
+        let kinds = kinds.iter().map(|kind| (*kind).to_owned()).collect();
+        let filter = EventFilter { kinds, subject: of.map(str::to_owned) };
+        let found = store.filtered_events(TENANT, &filter, after, limit).await.unwrap();
+        let all = store.events(TENANT, after, 100).await.unwrap();
+        let here: Vec<_> = all.into_iter().filter(|event| filter.lets_through(&event.event)).collect();
+        assert!(here.starts_with(&found), "the same as {filter:?} lets through");
+        found.into_iter().map(|found| found.seq).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(&[], None, 0, 100).await, [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(numbers(&["instance."], None, 0, 100).await, [1, 2, 3]);
+    assert_eq!(numbers(&["instance.running"], Some("a"), 0, 100).await, [2]);
+    assert_eq!(numbers(&["execution.", "instance.c"], None, 0, 100).await, [1, 4]);
+    assert_eq!(numbers(&["instance_"], None, 0, 100).await, [6], "no character stands for others");
+    assert_eq!(numbers(&["ü"], Some("ü"), 0, 100).await, [7]);
+    assert_eq!(numbers(&[], Some("a"), 2, 1).await, [5]);
+    assert_eq!(numbers(&["nothing"], None, 0, 100).await, [0_i64; 0]);
+    let of_all = store.all_events(5, 100).await.unwrap();
+    assert_eq!(of_all.iter().map(|found| found.seq).collect::<Vec<_>>(), [6, 7, 8], "every tenant's");
+    assert_eq!(store.all_events(0, 2).await.unwrap().len(), 2);
+    subject
+}
+
+pub(crate) async fn whoever_waits_for_an_event_is_woken(mut subject: Subject) -> Subject {
+    let store = subject.open().await;
+    let mut appended = store.appended();
+    let mut created = instance("i", 1);
+    store.insert_instance(&created, None).await.unwrap();
+    assert!(!appended.has_changed().unwrap(), "no event, nothing to wake up for");
+    store.update_instance(&created, Some(&event("i", 2))).await.unwrap();
+    appended.changed().await.unwrap();
+    assert_eq!(store.events(TENANT, 0, 10).await.unwrap().len(), 1, "it is there by then");
+    created.revision = 1;
+    assert!(store.update_instance(&created, Some(&event("i", 3))).await.is_err());
+    assert!(!appended.has_changed().unwrap(), "what was refused is none");
+    store.delete_instance(TENANT, "i", 4, Some(&event("i", 4))).await.unwrap();
+    appended.changed().await.unwrap();
+    store.append_event(&event("i", 5)).await.unwrap();
+    appended.changed().await.unwrap();
+    assert_eq!(store.event_bounds().await.unwrap().newest, 3);
+    subject
 }
 
 pub(crate) async fn one_of_many_gets_a_key(mut subject: Subject) -> Subject {

@@ -26,6 +26,8 @@ macro_rules! cases {
         events_are_numbered_in_the_order_in_which_they_appear
         an_event_is_there_if_its_change_is
         events_are_pruned_from_the_oldest_on
+        events_are_filtered_by_kind_and_subject
+        whoever_waits_for_an_event_is_woken
         one_of_many_gets_a_key
         a_key_is_answered_until_it_is_pruned_or_forgotten
         a_key_left_running_is_interrupted_by_a_restart

@@ -17,13 +17,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser as _;
-use faas_executor::PullPolicy;
 #[cfg(feature = "docker")]
 use faas_executor::docker::DockerConfig;
 #[cfg(all(target_os = "linux", feature = "native"))]
 use faas_executor::images::{ImageName, ImageStoreConfig};
 use faas_executor::sandbox::Limits;
 use faas_executor::store::DatabaseUrl;
+use faas_executor::{EventRetention, PullPolicy};
 use faas_types::RuntimeChoice;
 use tracing_subscriber::EnvFilter;
 
@@ -159,6 +159,8 @@ pub struct Config {
     pub database_url: Option<DatabaseUrl>,
     /// How long the answer to a request with an idempotency key is kept.
     pub idempotency_ttl: Duration,
+    /// How many lifecycle events are kept.
+    pub events: EventRetention,
     /// The runtime for `auto`.
     pub runtime: RuntimeChoice,
     /// The image for requests that name none.
@@ -281,6 +283,17 @@ impl Config {
                 options.idempotency_ttl_ms.unwrap_or(DAY_MS),
                 1,
             )?,
+            events: EventRetention {
+                max_events: within("max_events", options.max_events.unwrap_or(100_000), 1, 100_000_000)?
+                    .try_into()
+                    .unwrap_or(u32::MAX),
+                ttl: Duration::from_millis(within(
+                    "event_ttl_ms",
+                    options.event_ttl_ms.unwrap_or(7 * DAY_MS),
+                    1,
+                    365 * DAY_MS,
+                )?),
+            },
             runtime: options.runtime.unwrap_or_default(),
             default_image,
             max_concurrent: within("max_concurrent", max_concurrent, 1, 100_000)? as usize,

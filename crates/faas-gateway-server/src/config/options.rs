@@ -51,6 +51,15 @@ pub struct Options {
     #[arg(long, value_name = "MS")]
     pub idempotency_ttl_ms: Option<u64>,
 
+    /// How many events of instances and executions are kept for those who follow them or come back; the oldest are removed,
+    /// within ten minutes. Default: 100000
+    #[arg(long, value_name = "N")]
+    pub max_events: Option<u64>,
+
+    /// How long they are kept, in milliseconds; at most a year. Default: 604800000, a week
+    #[arg(long, value_name = "MS")]
+    pub event_ttl_ms: Option<u64>,
+
     /// A TOML file with any of the other options, with `_` for `-` in their names. Not an option of the file itself.
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
@@ -225,6 +234,8 @@ impl Options {
             data_dir: self.data_dir.or(lower.data_dir),
             database_url: self.database_url.or(lower.database_url),
             idempotency_ttl_ms: self.idempotency_ttl_ms.or(lower.idempotency_ttl_ms),
+            max_events: self.max_events.or(lower.max_events),
+            event_ttl_ms: self.event_ttl_ms.or(lower.event_ttl_ms),
             config: self.config.or(lower.config),
             runtime: self.runtime.or(lower.runtime),
             default_image: self.default_image.or(lower.default_image),

@@ -131,6 +131,6 @@ impl Streaming {
     }
 
     fn named(&self, name: &'static str, said: ExecuteEvent) -> Named<ExecuteEvent> {
-        Named { name, id: Some(self.output.offset()), said }
+        Named { name: name.into(), id: Some(self.output.offset()), said }
     }
 }

@@ -95,8 +95,7 @@ pub(crate) async fn cancel(
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StreamParameters {
-    /// From which byte of the output on; where it is not given, the header `Last-Event-ID` says it, or it is the first that
-    /// is held.
+    /// From which byte of the output on; the header `Last-Event-ID` wins over it. Default: the first that is held
     offset: Option<u64>,
 }
 
@@ -129,10 +128,8 @@ pub(crate) async fn stream(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let asked: StreamParameters = query::parse(&uri)?;
-    let offset = match asked.offset {
-        Some(offset) => Some(offset),
-        None => last_event_id(&headers)?,
-    };
+    // Who comes back by itself asks for what it asked first, and says where it was.
+    let offset = last_event_id(&headers)?.or(asked.offset);
     let output = state.instances.output(&subject.tenant, &subject.id, offset).await;
     let output = output.map_err(|error| subject.refusal(error))?;
     let format = EventFormat::wanted(&headers).unwrap_or(EventFormat::ServerSent);

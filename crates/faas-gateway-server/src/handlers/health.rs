@@ -40,11 +40,7 @@ const OK: Probe = Probe { status: "ok" };
 pub(crate) async fn health(State(state): State<Shared>) -> (StatusCode, Json<Health>) {
     let uptime_ms = u64::try_from(state.started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (capabilities, ping) = tokio::join!(state.engine.capabilities(), state.store.ping());
-    let reason = ping.err().map(|error| match error {
-        // Whatever else it says is of the inside.
-        StoreError::Unreachable { .. } => "it cannot be reached".to_owned(),
-        _ => "it does not work; the cause is in the server's log".to_owned(),
-    });
+    let reason = ping.err().map(|error| store_reason(&error).to_owned());
     let store = StoreHealth { kind: state.store.kind().to_owned(), available: reason.is_none(), reason };
     let health = of(capabilities, store, uptime_ms);
     let status = match health.status {
@@ -52,6 +48,17 @@ pub(crate) async fn health(State(state): State<Shared>) -> (StatusCode, Json<Hea
         HealthStatus::Healthy | HealthStatus::Degraded => StatusCode::OK,
     };
     (status, Json(health))
+}
+
+/// Why the store does not answer. Whatever else the error says is of the inside.
+fn store_reason(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Unreachable { .. } => "it cannot be reached",
+        error => {
+            tracing::warn!(%error, "the store");
+            "it does not work; the cause is in the server's log"
+        }
+    }
 }
 
 /// Whether the process answers
@@ -66,6 +73,8 @@ pub(crate) async fn livez() -> Json<Probe> {
 }
 
 /// Whether the server takes work
+///
+/// All kinds of work: without its store executions run, and instances and whatever has a key do not; `/health` says so.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -74,7 +83,7 @@ pub(crate) async fn livez() -> Json<Probe> {
         (status = 200, description = "It does", body = Probe),
         (status = 501, description = "runtime_unavailable: no runtime can be used on this host", body = Problem,
             content_type = "application/problem+json"),
-        (status = 503, description = "overloaded: it is shutting down", body = Problem,
+        (status = 503, description = "overloaded: it is shutting down, or its store does not answer", body = Problem,
             content_type = "application/problem+json"),
     ),
 )]
@@ -82,7 +91,11 @@ pub(crate) async fn readyz(State(state): State<Shared>) -> Result<Json<Probe>, A
     if state.is_draining() {
         return Err(ApiError::new(ErrorCode::Overloaded, "the server is shutting down"));
     }
-    let capabilities = state.engine.capabilities().await;
+    let (capabilities, ping) = tokio::join!(state.engine.capabilities(), state.store.ping());
+    if let Err(error) = ping {
+        let detail = format!("the store does not answer: {}", store_reason(&error));
+        return Err(ApiError::new(ErrorCode::Overloaded, detail));
+    }
     match capabilities.default_runtime {
         Some(_) => Ok(Json(OK)),
         None => Err(ApiError::new(ErrorCode::RuntimeUnavailable, reasons(&capabilities))),

@@ -66,6 +66,17 @@ impl Target {
     }
 }
 
+/// The same of a request that has query parameters.
+pub(crate) struct TargetWithQuery(pub(crate) Target);
+
+impl FromRequestParts<Shared> for TargetWithQuery {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, ApiError> {
+        Target::of(parts, state).await.map(Self)
+    }
+}
+
 /// Create an instance
 ///
 /// Answers when commands can be run in it. It is there until it is deleted or its time is over, whatever becomes of the

@@ -2,6 +2,7 @@
 
 pub(crate) mod capabilities;
 pub(crate) mod docs;
+pub(crate) mod events;
 pub(crate) mod execute;
 mod execute_stream;
 pub(crate) mod executions;
@@ -10,6 +11,7 @@ pub(crate) mod health;
 pub(crate) mod images;
 pub(crate) mod instances;
 pub(crate) mod leaks;
+pub(crate) mod logs;
 #[cfg(not(all(target_os = "linux", feature = "native")))]
 pub(crate) mod no_images;
 pub(crate) mod pty;

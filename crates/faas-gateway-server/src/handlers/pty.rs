@@ -21,7 +21,7 @@ use tokio::sync::Mutex;
 use utoipa::IntoParams;
 
 use crate::error::ApiError;
-use crate::handlers::instances::Target;
+use crate::handlers::instances::{Target, TargetWithQuery};
 use crate::openapi::Problems;
 use crate::serve::ConnectionPlace;
 use crate::state::Shared;
@@ -74,10 +74,10 @@ pub(crate) async fn pty(
     State(state): State<Shared>,
     Extension(place): Extension<ConnectionPlace>,
     uri: Uri,
-    target: TerminalTarget,
+    target: TargetWithQuery,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    let TerminalTarget(target) = target;
+    let TargetWithQuery(target) = target;
     let upgrade = upgrade.map_err(|refused| ApiError::malformed(refused.body_text()))?;
     let asked: PtyParameters = query::parse(&uri)?;
     let output = open(&state, &target, asked).await?;
@@ -89,20 +89,6 @@ pub(crate) async fn pty(
             () = place.aborted() => {}
         }
     }))
-}
-
-/// The instance that a terminal is opened in; such a request has query parameters.
-pub(crate) struct TerminalTarget(Target);
-
-impl axum::extract::FromRequestParts<Shared> for TerminalTarget {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(
-        parts: &mut axum::http::request::Parts,
-        state: &Shared,
-    ) -> Result<Self, ApiError> {
-        Target::of(parts, state).await.map(Self)
-    }
 }
 
 /// Starts a terminal, or finds one.

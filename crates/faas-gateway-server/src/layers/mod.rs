@@ -2,4 +2,5 @@
 
 pub(crate) mod access_log;
 pub(crate) mod host;
+pub(crate) mod origin;
 pub(crate) mod request_id;

@@ -10,6 +10,7 @@ mod exec;
 pub(super) mod executions;
 mod lifecycle;
 mod live;
+mod logs;
 pub(super) mod recover;
 mod remove;
 mod times;
@@ -27,6 +28,7 @@ use crate::sandbox::{Leak, Measures, SandboxError};
 use crate::state::{InstanceState, Operation};
 use crate::store::{InstanceFilter, Position, Store as _};
 
+pub(super) use data::now_ms;
 pub use data::{CommandDefaults, InstanceInfo, NewInstance, Times};
 pub use exec::ExecSpec;
 pub use executions::{
@@ -35,6 +37,7 @@ pub use executions::{
 };
 pub use lifecycle::LimitChange;
 use live::Live;
+pub use logs::{LogEntry, LogFollower, LogItem};
 pub use remove::Removal;
 pub use times::TimeChange;
 

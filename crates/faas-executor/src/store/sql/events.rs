@@ -1,20 +1,17 @@
 //! Lifecycle events.
 
-use sqlx::Transaction;
+use sqlx::QueryBuilder;
 
-use super::{Backend, Db, Row, column, json};
+use super::{Backend, Change, Db, Row, column, json};
 use crate::store::rows::text;
-use crate::store::{Event, EventBounds, NewEvent, StoreError};
+use crate::store::{Event, EventBounds, EventFilter, NewEvent, StoreError};
 
 const TABLE: &str = "events";
 
 /// Adds an event within a transaction, as its last step: the number comes from a row that stays locked until the
 /// transaction ends, so that nobody sees a number before all lower ones (a sequence of the database would hand numbers
 /// out in one order and show them in another).
-pub(super) async fn append(
-    transaction: &mut Transaction<'static, Db>,
-    event: &NewEvent,
-) -> Result<i64, StoreError> {
+pub(super) async fn append(transaction: &mut Change, event: &NewEvent) -> Result<i64, StoreError> {
     let seq: i64 = sqlx::query_scalar("UPDATE event_counter SET newest = newest + 1 RETURNING newest")
         .fetch_one(&mut **transaction)
         .await?;
@@ -29,17 +26,39 @@ pub(super) async fn append(
     .bind(event.data.to_string())
     .execute(&mut **transaction)
     .await?;
+    transaction.has_event();
     Ok(seq)
 }
 
 pub(super) async fn list(
     store: &Backend,
     tenant: &str,
+    filter: &EventFilter,
     after: i64,
     limit: u32,
 ) -> Result<Vec<Event>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM events WHERE tenant = $1 AND seq > $2 ORDER BY seq LIMIT $3")
-        .bind(text(tenant)?)
+    let mut query = QueryBuilder::<Db>::new("SELECT * FROM events WHERE tenant = ");
+    query.push_bind(text(tenant)?).push(" AND seq > ").push_bind(after);
+    if let Some(subject) = &filter.subject {
+        query.push(" AND subject = ").push_bind(text(subject)?);
+    }
+    if !filter.kinds.is_empty() {
+        query.push(" AND (");
+        let mut kinds = query.separated(" OR ");
+        for kind in &filter.kinds {
+            // LIKE has characters of its own, and knows no case in SQLite.
+            let kind = text(kind)?;
+            kinds.push("substr(kind, 1, length(").push_bind_unseparated(kind);
+            kinds.push_unseparated(")) = ").push_bind_unseparated(kind);
+        }
+        query.push(")");
+    }
+    query.push(" ORDER BY seq LIMIT ").push_bind(i64::from(limit));
+    query.build().fetch_all(&store.read).await?.iter().map(read).collect()
+}
+
+pub(super) async fn all(store: &Backend, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM events WHERE seq > $1 ORDER BY seq LIMIT $2")
         .bind(after)
         .bind(i64::from(limit))
         .fetch_all(&store.read)

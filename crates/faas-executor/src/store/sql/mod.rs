@@ -1,18 +1,21 @@
 //! The statements of the store, for the driver of the module that this one stands in (`Db`, `Row`, `BEGIN`).
 
+mod change;
 mod events;
 mod executions;
 mod instances;
 mod keys;
 
-use sqlx::{ColumnIndex, Decode, Row as _, Transaction, Type};
+use sqlx::{ColumnIndex, Decode, Row as _, Type};
+use tokio::sync::watch;
 
 use super::{BEGIN, Backend, Db, Row};
 use crate::store::rows::text;
 use crate::store::{
-    Begun, Event, EventBounds, Execution, Instance, InstanceFilter, KeptAnswer, KeyClaim, NewEvent, Position,
-    Store, StoreError,
+    Begun, Event, EventBounds, EventFilter, Execution, Instance, InstanceFilter, KeptAnswer, KeyClaim,
+    NewEvent, Position, Store, StoreError,
 };
+use change::Change;
 
 /// Takes the database for the gateway, which must be the only one that ever has, and marks the keys whose requests an
 /// earlier process left running.
@@ -29,8 +32,8 @@ pub(super) async fn claim(store: &Backend, gateway: &str) -> Result<(), StoreErr
 }
 
 /// A transaction that writes.
-async fn begin(store: &Backend) -> Result<Transaction<'static, Db>, StoreError> {
-    Ok(store.write.begin_with(BEGIN).await?)
+async fn begin(store: &Backend) -> Result<Change, StoreError> {
+    Ok(Change::new(store.write.begin_with(BEGIN).await?, store.appended.clone()))
 }
 
 /// A column of a row.
@@ -165,7 +168,25 @@ impl Store for Backend {
     }
 
     async fn events(&self, tenant: &str, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
-        events::list(self, tenant, after, limit).await
+        events::list(self, tenant, &EventFilter::default(), after, limit).await
+    }
+
+    async fn filtered_events(
+        &self,
+        tenant: &str,
+        filter: &EventFilter,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<Event>, StoreError> {
+        events::list(self, tenant, filter, after, limit).await
+    }
+
+    async fn all_events(&self, after: i64, limit: u32) -> Result<Vec<Event>, StoreError> {
+        events::all(self, after, limit).await
+    }
+
+    fn appended(&self) -> watch::Receiver<u64> {
+        self.appended.subscribe()
     }
 
     async fn event_bounds(&self) -> Result<EventBounds, StoreError> {

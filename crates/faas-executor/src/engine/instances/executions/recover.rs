@@ -68,7 +68,7 @@ impl Instances {
             place.sandbox.is_some().then_some(place.count)
         };
         let mut newest_main: Option<ExecutionInfo> = None;
-        for execution in self.all_of(&info.tenant, &info.id).await? {
+        for execution in self.all_executions(&info.tenant, &info.id).await? {
             if execution.kind == ExecutionKind::Main && newest_main.is_none() {
                 newest_main = Some(execution.clone());
             }
@@ -118,8 +118,8 @@ impl Instances {
         }
     }
 
-    /// All executions of an instance, the newest first.
-    async fn all_of(
+    /// All lasting executions of an instance as the store has them, the newest first.
+    pub(in crate::engine::instances) async fn all_executions(
         &self,
         tenant: &faas_types::TenantId,
         instance: &faas_types::InstanceId,
