@@ -26,7 +26,7 @@ pub mod store;
 pub use agent_binary::{agent_binary, agent_digest};
 pub use data_dir::DataDir;
 pub use engine::instances::{
-    CommandDefaults, ExecSpec, InstanceInfo, InstancePage, Instances, LimitChange, NewInstance, Removal,
+    CommandDefaults, ExecSpec, FileCall, FileError, FileWork, InstanceInfo, InstancePage, Instances, LimitChange, NewInstance, Removal,
     TimeChange, Times,
 };
 pub use engine::{Engine, EngineConfig, ExecuteSpec, ExecutionOutcome, InputFile, LiveOutput, PullPolicy};

@@ -49,10 +49,14 @@ fn group_line(line: &str) -> Option<(&str, u32, &str)> {
     Some((name, gid, fields.next().unwrap_or("")))
 }
 
+/// The longest name of a user or group that is told.
+const MAX_NAME_BYTES: usize = 256;
+
 /// The names in a file of users or groups, by number: the first one of each.
 pub(crate) fn names(text: &str) -> BTreeMap<u32, String> {
     let mut names = BTreeMap::new();
-    for (name, number, _) in text.lines().filter_map(group_line) {
+    let entries = text.lines().filter_map(group_line).filter(|(name, ..)| name.len() <= MAX_NAME_BYTES);
+    for (name, number, _) in entries {
         names.entry(number).or_insert_with(|| name.to_owned());
     }
     names

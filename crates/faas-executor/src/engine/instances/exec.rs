@@ -160,7 +160,7 @@ impl Instances {
     }
 
     /// Sees to it that commands can be run: one that is paused is resumed where it was made so.
-    async fn wake(&self, live: &Arc<Live>) -> Result<(), EngineError> {
+    pub(super) async fn wake(&self, live: &Arc<Live>) -> Result<(), EngineError> {
         let info = live.info();
         match info.state {
             InstanceState::Running if !live.unseen.load(Ordering::Acquire) => Ok(()),
@@ -174,7 +174,7 @@ impl Instances {
 }
 
 /// Resolves when the instance has been awake for `limit` since `started`.
-async fn awake_for(frozen: &mut tokio::sync::watch::Receiver<Frozen>, started: Instant, limit: Duration) {
+pub(super) async fn awake_for(frozen: &mut tokio::sync::watch::Receiver<Frozen>, started: Instant, limit: Duration) {
     let at_start = frozen.borrow().total(started);
     loop {
         let seen = *frozen.borrow_and_update();
@@ -214,7 +214,7 @@ fn was_killed(before: &Account, after: Option<&Account>) -> bool {
 const WHY_WITHIN: Duration = Duration::from_millis(500);
 const WHY_STEP: Duration = Duration::from_millis(10);
 
-async fn lost(live: &Live, error: impl std::fmt::Display, killed: bool, memory_mb: u64) -> EngineError {
+pub(super) async fn lost(live: &Live, error: impl std::fmt::Display, killed: bool, memory_mb: u64) -> EngineError {
     let begun = Instant::now();
     let mut info = live.info();
     // Whoever watches the sandbox finds out at about the same time.

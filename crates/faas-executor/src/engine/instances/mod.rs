@@ -7,6 +7,7 @@
 mod create;
 mod data;
 mod exec;
+mod files;
 mod lifecycle;
 mod live;
 pub(super) mod recover;
@@ -28,6 +29,7 @@ use crate::store::{InstanceFilter, Position, Store as _};
 
 pub use data::{CommandDefaults, InstanceInfo, NewInstance, Times};
 pub use exec::ExecSpec;
+pub use files::{FileCall, FileError, FileWork};
 pub use lifecycle::LimitChange;
 use live::Live;
 pub use remove::Removal;
