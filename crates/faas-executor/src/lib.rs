@@ -26,8 +26,8 @@ pub mod store;
 pub use agent_binary::{agent_binary, agent_digest};
 pub use data_dir::DataDir;
 pub use engine::instances::{
-    CommandDefaults, ExecSpec, FileCall, FileError, FileWork, InstanceInfo, InstancePage, Instances, LimitChange, NewInstance, Removal,
-    TimeChange, Times,
+    CommandDefaults, ExecSpec, FileCall, FileError, FileWork, InstanceInfo, InstancePage, Instances,
+    LimitChange, NewInstance, Removal, TimeChange, Times,
 };
 pub use engine::{Engine, EngineConfig, ExecuteSpec, ExecutionOutcome, InputFile, LiveOutput, PullPolicy};
 pub use error::{EngineError, StartError};

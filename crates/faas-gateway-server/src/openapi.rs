@@ -15,7 +15,7 @@ use utoipa::{IntoResponses, PartialSchema as _, ToSchema as _};
 pub(crate) struct Problems;
 
 /// The codes that this version answers with.
-const CODES: [ErrorCode; 17] = [
+const CODES: [ErrorCode; 18] = [
     ErrorCode::InvalidRequest,
     ErrorCode::Forbidden,
     ErrorCode::NotFound,
@@ -25,6 +25,7 @@ const CODES: [ErrorCode; 17] = [
     ErrorCode::PayloadTooLarge,
     ErrorCode::QuotaExceeded,
     ErrorCode::UnsupportedMediaType,
+    ErrorCode::RangeNotSatisfiable,
     ErrorCode::RuntimeUnavailable,
     ErrorCode::Unsupported,
     ErrorCode::Overloaded,
@@ -95,7 +96,9 @@ fn require_command(document: &mut OpenApi, schema: &str) {
 
 /// A route that takes no body and runs nothing cannot answer with what comes of either.
 fn without_bodyless_problems(operation: &mut Operation) {
-    if operation.request_body.is_none() {
+    // Those of files have everything in the query, and all of it is checked in the sandbox.
+    let of_files = operation.tags.iter().flatten().any(|tag| tag == "files");
+    if operation.request_body.is_none() && !of_files {
         const OF_BODIES: [&str; 9] = ["400", "408", "413", "415", "422", "501", "502", "504", "507"];
         operation.responses.responses.retain(|status, _| !OF_BODIES.contains(&status.as_str()));
     }

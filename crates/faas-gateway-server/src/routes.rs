@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use crate::handlers::images;
 #[cfg(not(all(target_os = "linux", feature = "native")))]
 use crate::handlers::no_images;
-use crate::handlers::{capabilities, docs, execute, health, instances, leaks, version};
+use crate::handlers::{capabilities, docs, execute, files, health, instances, leaks, version};
 use crate::idempotency;
 use crate::state::Shared;
 
@@ -37,6 +37,7 @@ fn contract() -> OpenApiRouter<Shared> {
         .routes(routes!(instances::resume))
         .routes(routes!(instances::timeout))
         .routes(routes!(instances::metrics))
+        .routes(routes!(files::get, files::put, files::change, files::remove))
         .routes(routes!(leaks::leaks))
         .routes(routes!(capabilities::capabilities))
         .routes(routes!(health::health))

@@ -8,6 +8,7 @@
 mod capability;
 mod error;
 mod execute;
+mod file;
 mod ids;
 mod image;
 mod instance;
@@ -19,6 +20,7 @@ pub use execute::{
     CommandLine, EnvVars, ExecuteEvent, ExecuteRequest, ExecuteResponse, ExecutionExit, ExecutionStarted,
     InputFile, Network, OutputGap, OutputPiece, Runtime, RuntimeChoice, Timings, Usage,
 };
+pub use file::{FileChange, FileEvent, FileInfo, FileLook, FilePlaced, FileType, Unpacked};
 pub use ids::{ExecutionId, GatewayId, InstanceId, RequestId, SandboxId, SnapshotId, TenantId};
 pub use image::{ImageEvent, ImageInfo, ImageProgress, ImagesAdded, PullRequest};
 pub use instance::{

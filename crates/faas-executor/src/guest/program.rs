@@ -258,7 +258,9 @@ mod tests {
         let (stdin, end) = (FrameKind::Stdin as u8, FrameKind::StdinEof as u8);
         assert_eq!(frames[0].0, FrameKind::Exec as u8);
         // The first one had not begun: the order was still to be sent. What was begun is sent whole.
-        assert!(frames[1..] == [(stdin, 10), (end, 0)] || frames[1..] == [(stdin, 5000), (stdin, 10), (end, 0)]);
+        assert!(
+            frames[1..] == [(stdin, 10), (end, 0)] || frames[1..] == [(stdin, 5000), (stdin, 10), (end, 0)]
+        );
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ use crate::state::Shared;
 use crate::{instance_info, offload, query, validate};
 
 /// Whose everything is, as long as there are no keys.
-fn tenant() -> TenantId {
+pub(super) fn tenant() -> TenantId {
     TenantId("default".to_owned())
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod capabilities;
 pub(crate) mod docs;
 pub(crate) mod execute;
 mod execute_stream;
+pub(crate) mod files;
 pub(crate) mod health;
 #[cfg(all(target_os = "linux", feature = "native"))]
 pub(crate) mod images;

@@ -18,6 +18,7 @@ use faas_types::{EnvVars, ErrorCode, ExecuteRequest, FieldError, RequestId};
 use crate::config::LimitRules;
 use crate::error::ApiError;
 pub(crate) use instance::{exec, grace, limit_change, new_instance, time_change};
+pub(crate) use names::is_user;
 
 /// Everything found wrong so far, up to so much that a person would read it.
 #[derive(Debug, Default)]

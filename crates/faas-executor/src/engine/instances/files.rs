@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use faas_guest_protocol::Program;
-use faas_guest_protocol::files::{FILE_VERB, FileFailure, FileReply, FileRequest, MAX_CHUNK_BYTES, NOT_KNOWN};
+use faas_guest_protocol::files::{
+    FILE_VERB, FileFailure, FileReply, FileRequest, MAX_CHUNK_BYTES, NOT_KNOWN,
+};
 use faas_types::{ErrorCode, InstanceId, Runtime, TenantId};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -298,6 +300,21 @@ impl FileWork {
         }
     }
 
+    /// The next line as what it says; none after the last.
+    ///
+    /// # Errors
+    /// [`EngineError`], also where `may_come` is false and there is one.
+    pub async fn entry<T: DeserializeOwned>(&mut self, may_come: bool) -> Result<Option<T>, EngineError> {
+        let Some(line) = self.line().await? else { return Ok(None) };
+        if !may_come {
+            return Err(self.broken("it says more than anybody asked for").await);
+        }
+        match serde_json::from_slice(&line) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(_) => Err(self.broken("what it says cannot be read").await),
+        }
+    }
+
     /// The next bytes after its answer; none after the last.
     ///
     /// # Errors
@@ -341,7 +358,8 @@ impl FileWork {
         tracing::debug!(instance = %self.live.info().id, ?exit, stderr, "a program for files ended");
         match (exit.code, exit.signal) {
             (Some(NOT_KNOWN), _) if !self.spoke => {
-                let reason = "the instance was made by an earlier version of the server, whose agent has none";
+                let reason =
+                    "the instance was made by an earlier version of the server, whose agent has none";
                 let (runtime, operation) = (self.runtime, "files".to_owned());
                 SandboxError::from(Unsupported { runtime, operation, reason: reason.to_owned() }).into()
             }
