@@ -28,6 +28,9 @@ BIG = (1024 if SOAK_S >= 300 else 256) * MIB
 SERVER_MIB = 48
 """How much the server's memory may grow while big files pass through it."""
 
+AGENT_MIB = 16
+"""How much the agent's may, while sixteen of them are waited for."""
+
 
 @pytest.fixture
 def instance(tenant, backend):
@@ -148,11 +151,14 @@ def test_who_goes_away_in_the_middle_leaves_no_program(files, instance, mark, pa
     assert leftovers.eventually(lambda: leftovers.processes_with(mark)) == []
 
 
-def test_a_slow_reader_holds_up_nobody_else(house, files, instance):
+def test_a_slow_reader_holds_up_nobody_else_and_nothing_is_kept_for_it(house, files, instance, mark):
+    settle(instance, mark)
+    [agent] = agents_below(first_process(mark))
     instance.exec("truncate -s 1G /slow; echo x > /file")
     pid = house.process.pid
     Path(f"/proc/{pid}/clear_refs").write_text("5")
     before = peak_kib(pid)
+    agent_before = peak_kib(agent)
     with contextlib.ExitStack() as held:
         for _ in range(16):
             connection = held.enter_context(files.open("GET", "/slow"))
@@ -161,6 +167,7 @@ def test_a_slow_reader_holds_up_nobody_else(house, files, instance):
         for _ in range(50):
             assert files.read("/file") == b"x\n"
             assert instance.exec("echo y").stdout == "y\n"
+    assert peak_kib(agent) - agent_before < AGENT_MIB * 1024
     assert peak_kib(pid) - before < SERVER_MIB * 1024
 
 

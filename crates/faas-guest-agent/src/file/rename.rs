@@ -6,10 +6,10 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _,
 use std::path::Path;
 
 use faas_guest_protocol::files::FileStat;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::{At as _, Failed, info, read, remove, write};
+use super::{At as _, Failed, info, place, read, remove, write};
 
 pub(super) fn rename(path: &Path, to: &Path) -> Result<FileStat, Failed> {
     let metadata = std::fs::symlink_metadata(path).at(path)?;
@@ -25,9 +25,20 @@ pub(super) fn rename(path: &Path, to: &Path) -> Result<FileStat, Failed> {
     info::stat(to)
 }
 
+/// The mount that something is on; by its file system where the kernel has no numbers for mounts (before 5.8).
+fn mount(path: &Path) -> Result<u64, Failed> {
+    let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID);
+    match found {
+        Ok(found) if found.stx_mask & StatxFlags::MNT_ID.bits() != 0 => Ok(found.stx_mnt_id),
+        _ => Ok(path.symlink_metadata().at(path)?.dev()),
+    }
+}
+
 fn copy_and_remove(path: &Path, metadata: &Metadata, to: &Path) -> Result<(), Failed> {
     let new = write::beside(to).at(to)?;
-    let copied = copy(path, metadata, &new).and_then(|()| std::fs::rename(&new, to).at(to));
+    // What is mounted could be copied, and not be removed.
+    let on = mount(place::directory(path))?;
+    let copied = copy(path, metadata, &new, on).and_then(|()| std::fs::rename(&new, to).at(to));
     if copied.is_err() {
         // What there is of the copy goes; the error is told.
         match remove::remove(&new, true) {
@@ -38,8 +49,11 @@ fn copy_and_remove(path: &Path, metadata: &Metadata, to: &Path) -> Result<(), Fa
     remove::remove(path, true)
 }
 
-/// Copies something with all that is in it.
-fn copy(path: &Path, metadata: &Metadata, to: &Path) -> Result<(), Failed> {
+/// Copies something with all that is in it, as far as it is `on` one mount.
+fn copy(path: &Path, metadata: &Metadata, to: &Path, on: u64) -> Result<(), Failed> {
+    if mount(path)? != on {
+        return Err(Failed::new(Errno::BUSY, format!("{}: something is mounted there", path.display())));
+    }
     let kind = metadata.file_type();
     if kind.is_symlink() {
         std::os::unix::fs::symlink(std::fs::read_link(path).at(path)?, to).at(to)?;
@@ -48,7 +62,7 @@ fn copy(path: &Path, metadata: &Metadata, to: &Path) -> Result<(), Failed> {
         for entry in std::fs::read_dir(path).at(path)? {
             let entry = entry.at(path)?;
             let metadata = entry.metadata().at(entry.path())?;
-            copy(&entry.path(), &metadata, &to.join(entry.file_name()))?;
+            copy(&entry.path(), &metadata, &to.join(entry.file_name()), on)?;
         }
     } else if kind.is_file() {
         let (mut from, _) = read::open_regular(path, libc::O_NOFOLLOW)?;
