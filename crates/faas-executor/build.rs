@@ -74,7 +74,7 @@ fn build(out_dir: &Path) -> Result<PathBuf, Box<dyn Error>> {
     }
     let crates = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
     let manifest = crates.join("faas-guest-agent/Cargo.toml");
-    for part in ["faas-guest-agent", "faas-guest-protocol"] {
+    for part in ["faas-guest-agent", "faas-guest-protocol", "faas-tar"] {
         for file in ["src", "Cargo.toml"] {
             println!("cargo::rerun-if-changed={}", crates.join(part).join(file).display());
         }

@@ -84,6 +84,9 @@ pub enum EngineError {
     /// The store did not do what it was asked.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A file cannot be had, or not be put where it was to go.
+    #[error(transparent)]
+    File(#[from] crate::engine::instances::FileError),
     /// The engine is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -130,6 +133,7 @@ impl EngineError {
             Self::Output(_) => ErrorCode::Internal,
             Self::NoMainCommand => ErrorCode::InvalidRequest,
             Self::Store(error) => code_of_store(error),
+            Self::File(error) => error.code(),
             Self::Timeout { .. } => ErrorCode::ExecutionTimeout,
         }
     }

@@ -29,8 +29,8 @@ pub use data_dir::DataDir;
 pub use engine::events::{EventPage, Events, EventsError};
 pub use engine::instances::{
     CommandDefaults, ExecSpec, ExecutionEnd, ExecutionInfo, ExecutionOutput, ExecutionPage, ExecutionView,
-    HowEnded, InstanceInfo, InstancePage, Instances, LastingSpec, LimitChange, LogEntry, LogFollower,
-    LogItem, MainRun, MainSpec, NewInstance, OutputEvent, Removal, TimeChange, Times,
+    FileCall, FileError, FileWork, HowEnded, InstanceInfo, InstancePage, Instances, LastingSpec, LimitChange,
+    LogEntry, LogFollower, LogItem, MainRun, MainSpec, NewInstance, OutputEvent, Removal, TimeChange, Times,
 };
 pub use engine::{
     Engine, EngineConfig, EventRetention, ExecuteSpec, ExecutionOutcome, InputFile, LiveOutput, PullPolicy,

@@ -3,7 +3,7 @@
 //! A handler returns an [`ApiError`]; [`crate::app`] writes the body, since it knows the request's id.
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use faas_executor::EngineError;
@@ -33,6 +33,8 @@ pub(crate) struct ApiError {
     /// Whether the same request may succeed later, where the code alone does not tell.
     retryable: Option<bool>,
     closes: bool,
+    /// With `range_not_satisfiable`: how long the content is.
+    content_bytes: Option<u64>,
 }
 
 /// The one map from codes to statuses. `invalid_request` is 400 where the request could not be parsed.
@@ -98,6 +100,7 @@ impl ApiError {
             next_offset: None,
             retryable: None,
             closes: false,
+            content_bytes: None,
         }
     }
 
@@ -151,6 +154,9 @@ impl ApiError {
                     _ => "",
                 };
                 Self::invalid(vec![FieldError { pointer: pointer.to_owned(), message: error.message }])
+            }
+            EngineError::File(error) => {
+                Self { content_bytes: error.size(), ..Self::new(code, error.to_string()) }
             }
             EngineError::Overloaded { waiting } => {
                 Self::new(code, format!("{waiting} executions are waiting already; try again later"))
@@ -243,7 +249,7 @@ impl ApiError {
 
     /// The whole answer, for the request of this id.
     pub(crate) fn render(self, request_id: &RequestId) -> Response {
-        let (code, status, closes) = (self.code, self.status, self.closes);
+        let (code, status, closes, content_bytes) = (self.code, self.status, self.closes, self.content_bytes);
         let problem = self.problem(request_id);
         let body = match serde_json::to_vec(&problem) {
             Ok(body) => Body::from(body),
@@ -260,6 +266,8 @@ impl ApiError {
         if matches!(code, ErrorCode::Overloaded | ErrorCode::RateLimited | ErrorCode::QuotaExceeded) {
             headers.insert(RETRY_AFTER, RETRY_AFTER_S);
         }
+        let range = content_bytes.map(|bytes| HeaderValue::try_from(format!("bytes */{bytes}")));
+        headers.extend(range.and_then(Result::ok).map(|range| (CONTENT_RANGE, range)));
         if closes {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }

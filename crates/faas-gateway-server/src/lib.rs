@@ -7,12 +7,15 @@
 mod answer_budget;
 mod app;
 mod body_budget;
+mod body_stream;
 pub mod config;
 mod error;
 mod events;
 mod execution_info;
 mod executions;
 mod extract;
+mod file_info;
+mod file_query;
 mod handlers;
 mod idempotency;
 #[cfg(all(target_os = "linux", feature = "native"))]

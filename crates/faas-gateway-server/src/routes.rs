@@ -14,7 +14,7 @@ use crate::handlers::images;
 #[cfg(not(all(target_os = "linux", feature = "native")))]
 use crate::handlers::no_images;
 use crate::handlers::{
-    capabilities, docs, events, execute, executions, health, instances, leaks, logs, pty, version,
+    capabilities, docs, events, execute, executions, files, health, instances, leaks, logs, pty, version,
 };
 use crate::idempotency;
 use crate::state::Shared;
@@ -47,6 +47,7 @@ fn contract() -> OpenApiRouter<Shared> {
         .routes(routes!(logs::logs))
         .routes(routes!(instances::metrics))
         .routes(routes!(events::events))
+        .routes(routes!(files::get, files::put, files::change, files::remove))
         .routes(routes!(leaks::leaks))
         .routes(routes!(capabilities::capabilities))
         .routes(routes!(health::health))

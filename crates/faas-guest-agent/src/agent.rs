@@ -36,6 +36,10 @@ const FDS_KEPT: u64 = 64;
 /// How long no client is accepted after one could not be, for want of descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
+/// How much may wait for a client before no more is read of what its own programs say: they wait in its place, and
+/// nobody else does.
+const CLIENT_OUTPUT_BYTES: usize = 256 * 1024;
+
 /// The most that is read of a pipe or a socket at once; also the largest output frame.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -162,7 +166,7 @@ impl Agent {
             for (place, execution) in self.executions.iter().enumerate() {
                 let State::Running(running) = &execution.state else { continue };
                 for (which, output) in running.outputs.iter().enumerate() {
-                    if let Some(pipe) = output.pipe() {
+                    if let (Some(pipe), false) = (output.pipe(), self.is_behind(execution.client)) {
                         add(Source::Output(place, which), pipe.as_fd(), PollFlags::IN);
                     }
                 }
@@ -266,6 +270,11 @@ impl Agent {
             execution.client == client
                 && matches!(&execution.state, State::Running(running) if running.stdin_is_full())
         })
+    }
+
+    /// Whether a client has so much to read still that it gets no more.
+    fn is_behind(&self, client: u64) -> bool {
+        self.clients.get(&client).is_some_and(|client| client.pending_bytes() >= CLIENT_OUTPUT_BYTES)
     }
 
     fn next_deadline(&self, held: &BTreeMap<u64, Held>) -> Option<Timespec> {

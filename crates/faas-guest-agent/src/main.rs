@@ -9,6 +9,7 @@ mod agent_lasting;
 mod attachment;
 mod connection;
 mod execution;
+mod file;
 mod files;
 mod hosts;
 mod init;
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
         (Some(verb), None, None) if verb == "init" => init::run(Link::Socket),
         (Some(verb), Some(option), None) if verb == "init" && option == "--stdio" => init::run(Link::Stdio),
         (Some(verb), None, None) if verb == "terminate" => processes::terminate_all(),
+        (Some(verb), Some(request), None) if verb == faas_guest_protocol::files::FILE_VERB => {
+            file::run(&request)
+        }
         (Some(verb), None, None) if verb == "--version" => {
             println!(
                 "faas-guest-agent {} (protocol {})",
@@ -45,7 +49,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "usage: faas-guest-agent init [--stdio] | terminate\nThe gateway starts it inside a sandbox; it is of no use elsewhere."
+                "usage: faas-guest-agent init [--stdio] | terminate | file REQUEST\nThe gateway starts it inside a sandbox; it is of no use elsewhere."
             );
             ExitCode::from(64)
         }

@@ -71,7 +71,7 @@ fn file_error(failed: &FileError) -> AgentError {
 }
 
 /// Reads a file of users or groups: nothing where there is none.
-fn read_users(path: &str) -> String {
+pub(crate) fn read_users(path: &str) -> String {
     use std::io::Read as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let read = || {
@@ -89,7 +89,7 @@ fn read_users(path: &str) -> String {
 }
 
 fn identify(user: Option<&str>) -> Result<Identity, AgentError> {
-    users::resolve(user, &read_users("/etc/passwd"), &read_users("/etc/group"))
+    users::resolve(user, &read_users(users::PASSWD), &read_users(users::GROUP))
         .map_err(|message| error(AgentErrorKind::User, 0, message))
 }
 

@@ -1,5 +1,11 @@
 //! Users and groups from the image's `/etc/passwd` and `/etc/group` (passwd(5), group(5)). No NSS: the agent is static.
 
+use std::collections::BTreeMap;
+
+/// Where users and groups are.
+pub(crate) const PASSWD: &str = "/etc/passwd";
+pub(crate) const GROUP: &str = "/etc/group";
+
 /// Who a program runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -41,6 +47,19 @@ fn group_line(line: &str) -> Option<(&str, u32, &str)> {
     let name = fields.next()?;
     let gid = id(fields.nth(1)?)?;
     Some((name, gid, fields.next().unwrap_or("")))
+}
+
+/// The longest name of a user or group that is told.
+const MAX_NAME_BYTES: usize = 256;
+
+/// The names in a file of users or groups, by number: the first one of each.
+pub(crate) fn names(text: &str) -> BTreeMap<u32, String> {
+    let mut names = BTreeMap::new();
+    let entries = text.lines().filter_map(group_line).filter(|(name, ..)| name.len() <= MAX_NAME_BYTES);
+    for (name, number, _) in entries {
+        names.entry(number).or_insert_with(|| name.to_owned());
+    }
+    names
 }
 
 /// Finds out who `user` is: a name or a uid, alone or with `:` and a group. Without a group it is the primary one of
@@ -92,7 +111,7 @@ pub(crate) fn resolve(user: Option<&str>, passwd: &str, group: &str) -> Result<I
 
 #[cfg(test)]
 mod tests {
-    use super::resolve;
+    use super::{names, resolve};
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken line\nann:x:1000:1000::/home/ann:/bin/sh\n";
     const GROUP: &str = "root:x:0:\naudio:x:29:bob,ann\nann:x:1000:ann\nvideo:x:44:\nshort:x:45\n";
@@ -102,6 +121,13 @@ mod tests {
         let ann = resolve(Some("ann"), PASSWD, GROUP).unwrap();
         assert_eq!((ann.uid, ann.gid, ann.groups, ann.home.as_str()), (1000, 1000, vec![29], "/home/ann"));
         assert_eq!(resolve(Some("1000"), PASSWD, GROUP).unwrap().groups, [29]);
+    }
+
+    #[test]
+    fn users_and_groups_have_names_by_number() {
+        assert_eq!(names(PASSWD).get(&1000).map(String::as_str), Some("ann"));
+        assert_eq!(names(GROUP).get(&44).map(String::as_str), Some("video"));
+        assert_eq!(names(PASSWD).len(), 2);
     }
 
     #[test]

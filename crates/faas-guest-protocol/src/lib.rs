@@ -15,12 +15,13 @@
 //! treat what they read as hostile: lengths are checked before anything is allocated.
 //!
 //! An execution belongs to the connection that started it and ends with it, unless it was started as a lasting one:
-//! [`lasting`] says how those are.
+//! [`lasting`] says how those are. [`files`] says what the agent's own program does with files when it is executed itself.
 //!
 //! No I/O here: [`Decoder`] is fed bytes and gives frames, [`encode`] gives bytes, a [`Log`] holds output.
 #![forbid(unsafe_code)]
 
 mod codec;
+pub mod files;
 pub mod lasting;
 mod log;
 mod message;

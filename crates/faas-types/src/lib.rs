@@ -10,6 +10,7 @@ mod error;
 mod event;
 mod execute;
 mod execution;
+mod file;
 mod ids;
 mod image;
 mod instance;
@@ -26,6 +27,7 @@ pub use execution::{
     Execution, ExecutionKind, ExecutionStatus, MainCommand, PtyCommand, PtyEvent, PtyStarted, RestartPolicy,
     Signal, SignalRequest, TerminalSize,
 };
+pub use file::{FileChange, FileEvent, FileInfo, FileLook, FilePlaced, FileType, Unpacked};
 pub use ids::{ExecutionId, GatewayId, InstanceId, RequestId, SandboxId, SnapshotId, TenantId};
 pub use image::{ImageEvent, ImageInfo, ImageProgress, ImagesAdded, PullRequest};
 pub use instance::{

@@ -9,12 +9,14 @@ mod client;
 pub(crate) mod connect;
 mod connection;
 mod mux;
+mod program;
 mod reply;
 mod stream;
 
 pub use client::{AgentClient, Attachment, LastingCall};
 pub use connection::{AgentConnection, Collected, ExecCall, Held, OutputSink};
 pub use mux::LastingEvent;
+pub(crate) use program::RunningProgram;
 pub use stream::AgentStream;
 
 use std::sync::Arc;

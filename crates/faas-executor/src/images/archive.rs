@@ -10,12 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use faas_tar::{Kind, TarReader};
 use futures_util::StreamExt as _;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::error::ImageError;
 use super::ingest::ByteStream;
-use super::tar::{Kind, TarReader};
 
 /// The most entries of an archive: an image has a few for each layer.
 const MAX_ENTRIES: usize = 100_000;
@@ -83,7 +83,7 @@ impl Archive {
 
     /// Goes through a tar file. Blocks.
     pub(super) fn tar(file: File) -> Result<Self, ImageError> {
-        let broken = |error: super::tar::TarError| invalid(format!("its tar file is broken: {error}"));
+        let broken = |error: faas_tar::TarError| invalid(format!("its tar file is broken: {error}"));
         let mut index = TarIndex { file: Arc::new(file), files: HashMap::new(), links: HashMap::new() };
         let source = Arc::clone(&index.file);
         let mut reader = TarReader::seeking(&*source).map_err(|error| broken(error.into()))?;

@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use faas_tar::{END, Entry, Kind, header, padding};
 use futures_util::stream::{self, StreamExt as _};
 use serde_json::json;
 
@@ -19,7 +20,6 @@ use super::import::nameless;
 use super::ingest::ByteStream;
 use super::lease::ImageLease;
 use super::store::Inner;
-use super::tar::{END, Entry, Kind, header, padding};
 use super::unpack::job::{Job, JobError};
 
 /// Archives a leased image under the name `tag`. The bytes are in a file without a name until the stream is dropped.

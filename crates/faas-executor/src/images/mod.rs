@@ -57,7 +57,6 @@ mod registry;
 mod sealed;
 mod store;
 mod store_files;
-mod tar;
 pub mod unpack;
 
 pub use config::ImageConfig;

@@ -1,6 +1,6 @@
 //! `/api/v1/images`: the image store.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRequest as _, Request, State};
@@ -8,15 +8,15 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use axum::{Extension, Json};
-use bytes::Bytes;
 use faas_executor::images::{self, Digest, ImageError, ImageErrorKind, ImageLease, ImportSource, Progress};
 use faas_types::{ErrorCode, ImageEvent, ImageInfo, ImagesAdded, PullRequest, RequestId};
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream;
 use serde::Deserialize;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::io::StreamReader;
 use utoipa::IntoParams;
 
+use crate::body_stream::{self, Fault};
 use crate::error::ApiError;
 use crate::events::{self, EventFormat};
 use crate::executions::BoxFuture;
@@ -211,9 +211,9 @@ fn import(
         );
         return Err(ApiError::new(ErrorCode::PayloadTooLarge, detail));
     }
-    // Why the body did not come to its end: the store only learns that it did not.
-    let fault: Arc<OnceLock<ApiError>> = Arc::default();
-    let pieces = pieces(body, state.body_timeout, Arc::clone(&fault), begun);
+    let fault = Fault::default();
+    let pieces =
+        body_stream::pieces(body, state.body_timeout, Arc::clone(&fault), move || begun.notify_one());
     let (state, tell) = (Arc::clone(state), tell(steps));
     Ok(Box::pin(async move {
         let source = ImportSource::Stream(Box::new(StreamReader::new(pieces)));
@@ -226,40 +226,6 @@ fn import(
             .closing()),
         }
     }))
-}
-
-fn pieces(
-    body: Body,
-    within: std::time::Duration,
-    fault: Arc<OnceLock<ApiError>>,
-    ended: Arc<Notify>,
-) -> stream::BoxStream<'static, std::io::Result<Bytes>> {
-    let pieces = stream::unfold(body.into_data_stream(), move |mut body| {
-        let (fault, ended) = (Arc::clone(&fault), Arc::clone(&ended));
-        async move {
-            let failed = match tokio::time::timeout(within, body.next()).await {
-                Ok(Some(Ok(piece))) => return Some((Ok(piece), body)),
-                Ok(None) => {
-                    ended.notify_one();
-                    return None;
-                }
-                Ok(Some(Err(error))) => {
-                    tracing::debug!(%error, "the body cannot be read");
-                    ApiError::malformed("the body cannot be read to its end")
-                }
-                Err(_elapsed) => {
-                    let detail = format!("nothing of the body arrived within {} ms", within.as_millis());
-                    ApiError::new(ErrorCode::RequestTimeout, detail)
-                }
-            };
-            // The first one is the cause of the others.
-            let error = std::io::Error::other("the client did not send it whole");
-            match fault.set(failed) {
-                Ok(()) | Err(_) => Some((Err(error), body)),
-            }
-        }
-    });
-    pieces.boxed()
 }
 
 /// What is said of images that have just come, which are leased until then.

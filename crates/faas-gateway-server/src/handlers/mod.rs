@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod execute;
 mod execute_stream;
 pub(crate) mod executions;
+pub(crate) mod files;
 pub(crate) mod health;
 #[cfg(all(target_os = "linux", feature = "native"))]
 pub(crate) mod images;

@@ -20,6 +20,7 @@ use crate::error::ApiError;
 pub(crate) use instance::{
     Exec, exec, grace, limit_change, new_instance, signal, terminal, terminal_size, time_change,
 };
+pub(crate) use names::is_user;
 
 /// Everything found wrong so far, up to so much that a person would read it.
 #[derive(Debug, Default)]

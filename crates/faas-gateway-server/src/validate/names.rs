@@ -67,16 +67,21 @@ pub(super) fn working_dir(path: &str, findings: &mut Findings) {
 
 /// `name`, `uid`, `name:group` or `uid:gid`. Whether they exist is known in the sandbox.
 pub(super) fn user(user: &str, findings: &mut Findings) {
-    let (name, group) = match user.split_once(':') {
-        Some((name, group)) => (name, Some(group)),
-        None => (user, None),
-    };
-    if !is_account(name) || group.is_some_and(|group| !is_account(group)) {
+    if !is_user(user) {
         findings.add(
             "/user",
             "must be a name, a uid, or one of them with ':' and a group; names have letters, digits, '_', '.' and '-'",
         );
     }
+}
+
+/// Whether that is what it can be.
+pub(crate) fn is_user(user: &str) -> bool {
+    let (name, group) = match user.split_once(':') {
+        Some((name, group)) => (name, Some(group)),
+        None => (user, None),
+    };
+    is_account(name) && group.is_none_or(is_account)
 }
 
 fn is_account(name: &str) -> bool {

@@ -214,7 +214,11 @@ fn cancelled(started: Instant) -> ExitReport {
 }
 
 /// Resolves when the instance has been awake for `limit` since `started`.
-async fn awake_for(frozen: &mut tokio::sync::watch::Receiver<Frozen>, started: Instant, limit: Duration) {
+pub(super) async fn awake_for(
+    frozen: &mut tokio::sync::watch::Receiver<Frozen>,
+    started: Instant,
+    limit: Duration,
+) {
     let at_start = frozen.borrow().total(started);
     loop {
         let seen = *frozen.borrow_and_update();
@@ -254,7 +258,12 @@ fn was_killed(before: &Account, after: Option<&Account>) -> bool {
 const WHY_WITHIN: Duration = Duration::from_millis(500);
 const WHY_STEP: Duration = Duration::from_millis(10);
 
-async fn lost(live: &Live, error: impl std::fmt::Display, killed: bool, memory_mb: u64) -> EngineError {
+pub(super) async fn lost(
+    live: &Live,
+    error: impl std::fmt::Display,
+    killed: bool,
+    memory_mb: u64,
+) -> EngineError {
     let begun = Instant::now();
     let mut info = live.info();
     // Whoever watches the sandbox finds out at about the same time.

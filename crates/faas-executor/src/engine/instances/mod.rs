@@ -8,6 +8,7 @@ mod create;
 mod data;
 mod exec;
 pub(super) mod executions;
+mod files;
 mod lifecycle;
 mod live;
 mod logs;
@@ -35,6 +36,7 @@ pub use executions::{
     ExecutionEnd, ExecutionInfo, ExecutionOutput, ExecutionPage, ExecutionView, HowEnded, LastingSpec,
     MainRun, MainSpec, OutputEvent,
 };
+pub use files::{FileCall, FileError, FileWork};
 pub use lifecycle::LimitChange;
 use live::Live;
 pub use logs::{LogEntry, LogFollower, LogItem};

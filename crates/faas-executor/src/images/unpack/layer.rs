@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use faas_tar::{Entry, Kind, TarError, TarReader};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Uid, XattrFlags};
 use rustix::io::Errno;
 
@@ -25,7 +26,6 @@ use super::fsys;
 use super::job::{JobError, LeftOut, Report};
 use super::tree::Tree;
 use crate::images::marks::{Marks, MarksError};
-use crate::images::tar::{Entry, Kind, TarError, TarReader};
 
 /// The id that stands for all that a sandbox does not have (user_namespaces(7), "Unmapped user and group IDs").
 const OVERFLOW_ID: u32 = 65534;

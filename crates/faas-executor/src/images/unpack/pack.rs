@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read as _, Write};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use faas_tar::{END, Entry, Kind, header, padding};
 use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
@@ -20,7 +21,6 @@ use super::overlay::MAX_XATTR_BYTES;
 use super::tree::nanoseconds;
 use crate::images::digest::Digest;
 use crate::images::marks::join;
-use crate::images::tar::{END, Entry, Kind, header, padding};
 
 const BUFFER: usize = 256 << 10;
 

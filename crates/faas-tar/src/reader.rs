@@ -15,7 +15,7 @@ const BUFFER: usize = 256 << 10;
 
 /// Why a stream is no archive.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TarError {
+pub enum TarError {
     /// The bytes are not those of a tar archive.
     #[error("{0} is malformed")]
     Malformed(&'static str),
@@ -35,7 +35,7 @@ pub(crate) enum TarError {
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A file with data.
     File,
     /// Another name for an earlier file.
@@ -51,35 +51,35 @@ pub(crate) enum Kind {
 }
 
 /// One entry; its data is read from the reader.
-#[derive(Debug)]
-pub(crate) struct Entry {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
     /// What it is.
-    pub(crate) kind: Kind,
+    pub kind: Kind,
     /// Its name as it stands in the archive.
-    pub(crate) path: Vec<u8>,
+    pub path: Vec<u8>,
     /// The target of a link.
-    pub(crate) link: Vec<u8>,
+    pub link: Vec<u8>,
     /// Permission bits, set-id and sticky bits among them.
-    pub(crate) mode: u32,
+    pub mode: u32,
     /// The owner.
-    pub(crate) uid: u64,
+    pub uid: u64,
     /// The group.
-    pub(crate) gid: u64,
+    pub gid: u64,
     /// Seconds since 1970 and nanoseconds.
-    pub(crate) mtime: (i64, u32),
+    pub mtime: (i64, u32),
     /// The length of the file, holes included.
-    pub(crate) size: u64,
+    pub size: u64,
     /// Where the data of a file with holes goes; `None` for a file without.
-    pub(crate) segments: Option<Vec<Segment>>,
+    pub segments: Option<Vec<Segment>>,
     /// Extended attributes.
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Goes on behind some bytes.
 type Skip<R> = fn(&mut BufReader<R>, i64) -> io::Result<()>;
 
 /// Reads a tar stream.
-pub(crate) struct TarReader<R> {
+pub struct TarReader<R> {
     source: BufReader<R>,
     /// Bytes read so far.
     position: u64,
@@ -93,20 +93,27 @@ pub(crate) struct TarReader<R> {
 
 impl<R: Read + Seek> TarReader<R> {
     /// Reads a file, and skips data by going on behind it.
-    pub(crate) fn seeking(mut source: R) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When its beginning cannot be gone to.
+    pub fn seeking(mut source: R) -> io::Result<Self> {
         source.seek(SeekFrom::Start(0))?;
         Ok(Self { skip: Some(|source, len| source.seek_relative(len)), ..Self::new(source) })
     }
 }
 
 impl<R: Read> TarReader<R> {
-    pub(crate) fn new(source: R) -> Self {
+    /// Reads a stream from where it stands.
+    pub fn new(source: R) -> Self {
         let source = BufReader::with_capacity(BUFFER, source);
         Self { source, position: 0, data: 0, padding: 0, ended: false, skip: None }
     }
 
     /// The next entry, or `None` after the last one. What is left of the data of the one before is skipped.
-    pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
+    ///
+    /// # Errors
+    /// [`TarError`]; then nothing more can be read.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         if self.ended {
             return Ok(None);
         }
@@ -265,7 +272,10 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Some more of the current entry's data, as long as there is any; empty at its end. [`Self::consume`] takes it.
-    pub(crate) fn data(&mut self) -> Result<&[u8], TarError> {
+    ///
+    /// # Errors
+    /// [`TarError`].
+    pub fn data(&mut self) -> Result<&[u8], TarError> {
         if self.data == 0 {
             return Ok(&[]);
         }
@@ -278,25 +288,25 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Takes `len` bytes of what [`Self::data`] gave.
-    pub(crate) fn consume(&mut self, len: usize) {
+    pub fn consume(&mut self, len: usize) {
         self.source.consume(len);
         self.data -= len as u64;
         self.position += len as u64;
     }
 
     /// Where the current entry's data begins in the stream, and how much of it there is.
-    pub(crate) fn data_range(&self) -> (u64, u64) {
+    pub fn data_range(&self) -> (u64, u64) {
         (self.position, self.data)
     }
 
     /// All of the current entry's data, when that is at most `limit` bytes.
     #[cfg(test)]
-    pub(crate) fn read_all(&mut self, limit: u64) -> Result<Vec<u8>, TarError> {
+    pub fn read_all(&mut self, limit: u64) -> Result<Vec<u8>, TarError> {
         if self.data > limit { Err(TarError::TooLong) } else { self.read_data() }
     }
 
     /// Gives back the stream behind the entries.
-    pub(crate) fn into_rest(self) -> BufReader<R> {
+    pub fn into_rest(self) -> BufReader<R> {
         self.source
     }
 

@@ -9,11 +9,11 @@ const MAX_SEGMENTS: usize = 65_536;
 
 /// A piece of a file that the archive has bytes for; between pieces are holes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
+pub struct Segment {
     /// Where it begins in the file.
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// How long it is.
-    pub(crate) len: u64,
+    pub len: u64,
 }
 
 /// Where the map of a sparse file is.

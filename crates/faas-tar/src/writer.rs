@@ -12,10 +12,10 @@ const MAX_LONG: u64 = 0o777_7777_7777;
 const MAX_NAME_BYTES: usize = 100;
 
 /// The end of an archive.
-pub(crate) const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
 /// How many zero bytes go behind data of this length.
-pub(crate) fn padding(len: u64) -> usize {
+pub fn padding(len: u64) -> usize {
     (len.next_multiple_of(BLOCK as u64) - len) as usize
 }
 
@@ -25,7 +25,7 @@ fn positive(number: i64) -> Option<u64> {
 }
 
 /// The header of an entry. For a file its data comes next, filled up by [`padding`]; nothing has holes.
-pub(crate) fn header(entry: &Entry) -> Vec<u8> {
+pub fn header(entry: &Entry) -> Vec<u8> {
     let mut records = Vec::new();
     if entry.path.len() > MAX_NAME_BYTES {
         record(&mut records, b"path", &entry.path);
@@ -118,7 +118,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{END, header, padding};
-    use crate::images::tar::{Entry, Kind, TarReader};
+    use crate::{Entry, Kind, TarReader};
 
     proptest! {
         #[test]
