@@ -12,13 +12,16 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from faas_sdk._core.config import client_config
+from faas_sdk._core.execute_events import ExecuteEvents
 from faas_sdk._core.operations import execute, server
+from faas_sdk._core.operations.events import GatewayEvents
 from faas_sdk._transport.aio import AsyncTransport
 from faas_sdk._transport.blocking import BlockingTransport
+from faas_sdk.executions import AsyncExecutions, Executions
 from faas_sdk.images import AsyncImages, Images
 from faas_sdk.instances import AsyncInstances, Instances
 from faas_sdk.options import ExecuteOptions, RetryPolicy
-from faas_sdk.types import Capabilities, ExecuteEvent, ExecuteResult, Health, Leak, VersionInfo
+from faas_sdk.types import Capabilities, ExecuteEvent, ExecuteResult, GatewayEvent, Health, Leak, VersionInfo
 
 __all__ = ["AsyncFaaSClient", "FaaSClient"]
 
@@ -63,6 +66,8 @@ class FaaSClient:
         """The gateway's image store."""
         self.instances = Instances(self._transport)
         """Sandboxes that outlive one request."""
+        self.executions = Executions(self._transport)
+        """Commands in them that go on by themselves."""
 
     def execute(self, command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> ExecuteResult:
         """Runs one command in a fresh sandbox and returns when it has ended.
@@ -98,7 +103,27 @@ class FaaSClient:
             ConnectionLostError: the connection broke before the last event.
             TransportError: no answer came.
         """
-        return self._transport.stream(execute.stream(command, **options))
+        return self._transport.stream(ExecuteEvents(execute.stream(command, **options)))
+
+    def events(
+        self, *, after: int | None = None, kind: str | Sequence[str] | None = None, subject: str | None = None
+    ) -> Generator[GatewayEvent]:
+        """What becomes of instances and executions, as it happens. It never ends; close it.
+
+        When the connection breaks it goes on after the last event, as often as the client's retry policy says: none is
+        missed, unless the connection breaks before the first one and `after` was not given.
+
+        Args:
+            after: the number of the event after which to begin; 0: all that are kept. Those to come when not given.
+            kind: only those of this kind, or of these: ``"instance.running"``, or its beginning, ``"instance."``.
+            subject: only those of the instance or execution with this id.
+
+        Raises:
+            GoneError: events after `after` are no longer kept; ``first_offset`` is the number of the first that is.
+            RangeNotSatisfiableError: there is no such event yet.
+            TransportError: the gateway cannot be reached any more.
+        """
+        return self._transport.stream(GatewayEvents(after, kind, subject))
 
     def capabilities(self) -> Capabilities:
         """What every runtime can do on the gateway's host, and the reason for what it cannot."""
@@ -173,6 +198,8 @@ class AsyncFaaSClient:
         """The gateway's image store."""
         self.instances = AsyncInstances(self._transport)
         """Sandboxes that outlive one request."""
+        self.executions = AsyncExecutions(self._transport)
+        """Commands in them that go on by themselves."""
 
     async def execute(self, command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> ExecuteResult:
         """See :meth:`FaaSClient.execute`."""
@@ -180,7 +207,13 @@ class AsyncFaaSClient:
 
     def stream(self, command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> AsyncGenerator[ExecuteEvent]:
         """See :meth:`FaaSClient.stream`. Closing it is ``aclose()`` or :func:`contextlib.aclosing`."""
-        return self._transport.stream(execute.stream(command, **options))
+        return self._transport.stream(ExecuteEvents(execute.stream(command, **options)))
+
+    def events(
+        self, *, after: int | None = None, kind: str | Sequence[str] | None = None, subject: str | None = None
+    ) -> AsyncGenerator[GatewayEvent]:
+        """See :meth:`FaaSClient.events`."""
+        return self._transport.stream(GatewayEvents(after, kind, subject))
 
     async def capabilities(self) -> Capabilities:
         """See :meth:`FaaSClient.capabilities`."""

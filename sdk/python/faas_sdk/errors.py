@@ -73,6 +73,8 @@ class Problem:
     errors: tuple[FieldError, ...]
     retry_after_s: float | None
     execution: ExecuteResult | None
+    first_offset: int | None
+    next_offset: int | None
 
 
 class APIError(FaaSError):
@@ -140,6 +142,11 @@ class ConflictError(APIError):
 class GoneError(APIError):
     """``gone``: what was asked for is no longer held."""
 
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.first_offset = problem.first_offset
+        """The first offset of output that is still held, or the first event; None where the gateway did not say."""
+
 
 class PayloadTooLargeError(APIError):
     """``payload_too_large``: the body is larger than the gateway takes."""
@@ -151,6 +158,11 @@ class UnsupportedMediaTypeError(APIError):
 
 class RangeNotSatisfiableError(APIError):
     """``range_not_satisfiable``: the range asked for lies outside the content."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self.next_offset = problem.next_offset
+        """The offset after the last byte of output, where output was asked for; None where the gateway did not say."""
 
 
 class RateLimitedError(APIError):

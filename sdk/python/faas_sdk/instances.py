@@ -5,16 +5,20 @@ A verb takes an instance's id, or is called on the :class:`Instance` that ``crea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping, Sequence
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Literal, Self, Unpack, overload
 
-from faas_sdk._core.operations import instances
+from faas_sdk._core.execute_events import ExecuteEvents
+from faas_sdk._core.operations import events, executions, instances, terminals
 from faas_sdk._core.operations.instances import Given
 from faas_sdk._transport.aio import AsyncTransport
 from faas_sdk._transport.blocking import BlockingTransport
+from faas_sdk.executions import AsyncExecution, Execution
+from faas_sdk.files import AsyncFiles, Files
 from faas_sdk.options import CreateInstanceOptions, ExecOptions, InstanceStatus
-from faas_sdk.types import ExecuteResult, InstanceInfo, InstanceMetrics
+from faas_sdk.terminals import AsyncTerminal, Terminal, connected
+from faas_sdk.types import ExecuteEvent, ExecuteResult, InstanceInfo, InstanceMetrics, LogEntry, MainInfo
 
 __all__ = ["AsyncInstance", "AsyncInstances", "Instance", "Instances"]
 
@@ -46,6 +50,11 @@ class _Told:
         """The caller's own words."""
         return self.info.labels
 
+    @property
+    def main(self) -> MainInfo | None:
+        """Its main command, as it was at the last call that told of it; None where it has none."""
+        return self.info.main
+
     def __repr__(self) -> str:
         name = "" if self.name is None else f", name={self.name!r}"
         return f"{type(self).__name__}(id={self.id!r}{name}, status={self.status!r})"
@@ -60,10 +69,70 @@ class Instance(_Told):
     def __init__(self, transport: BlockingTransport, info: InstanceInfo) -> None:
         super().__init__(info)
         self._transport = transport
+        self.files = Files(transport, info.id)
+        """Its files."""
 
-    def exec(self, command: str | Sequence[str], **options: Unpack[ExecOptions]) -> ExecuteResult:
-        """Runs one command in it and returns when it has ended; see :meth:`Instances.exec`."""
+    @overload
+    def exec(
+        self, command: str | Sequence[str], *, background: Literal[False] = False, **options: Unpack[ExecOptions]
+    ) -> ExecuteResult: ...
+
+    @overload
+    def exec(
+        self, command: str | Sequence[str], *, background: Literal[True], **options: Unpack[ExecOptions]
+    ) -> Execution: ...
+
+    @overload
+    def exec(
+        self, command: str | Sequence[str], *, background: bool, **options: Unpack[ExecOptions]
+    ) -> ExecuteResult | Execution: ...
+
+    def exec(
+        self, command: str | Sequence[str], *, background: bool = False, **options: Unpack[ExecOptions]
+    ) -> ExecuteResult | Execution:
+        """Runs one command in it; see :meth:`Instances.exec`."""
+        if background:
+            call = instances.background(self.id, command, **options)
+            return Execution(self._transport, self._transport.send(call))
         return self._transport.send(instances.execute(self.id, command, **options))
+
+    def stream(self, command: str | Sequence[str], **options: Unpack[ExecOptions]) -> Generator[ExecuteEvent]:
+        """See :meth:`Instances.stream`."""
+        return self._transport.stream(ExecuteEvents(instances.stream(self.id, command, **options)))
+
+    def executions(self, *, limit: int | None = None) -> tuple[Execution, ...]:
+        """See :meth:`Instances.executions`."""
+        listing = executions.listing(self.id, limit)
+        while (call := listing.next_call()) is not None:
+            listing.add(self._transport.send(call))
+        return tuple(Execution(self._transport, info) for info in listing.entries())
+
+    @overload
+    def logs(self, *, tail: int | None = None, follow: Literal[False] = False) -> tuple[LogEntry, ...]: ...
+
+    @overload
+    def logs(self, *, tail: int | None = None, follow: Literal[True]) -> Generator[LogEntry]: ...
+
+    def logs(self, *, tail: int | None = None, follow: bool = False) -> tuple[LogEntry, ...] | Generator[LogEntry]:
+        """See :meth:`Instances.logs`."""
+        if follow:
+            return self._transport.stream(events.LogEntries(self.id, tail))
+        return self._transport.send(events.logs(self.id, tail))
+
+    def pty(
+        self,
+        *,
+        rows: int = 24,
+        cols: int = 80,
+        command: str | None = None,
+        user: str | None = None,
+        working_dir: str | None = None,
+        execution_id: str | None = None,
+        offset: int | None = None,
+    ) -> Terminal:
+        """See :meth:`Instances.pty`."""
+        path = terminals.path(self.id, rows, cols, command, user, working_dir, execution_id, offset)
+        return Terminal(self._transport.config, self.id, path)
 
     def stop(self, *, grace_ms: int | None = None) -> Self:
         """Ends its processes and keeps its files; see :meth:`Instances.stop`."""
@@ -174,12 +243,48 @@ class Instances:
         """
         return self._told(self._transport.send(instances.get(instance_id)))
 
-    def exec(self, instance_id: str, command: str | Sequence[str], **options: Unpack[ExecOptions]) -> ExecuteResult:
+    @overload
+    def exec(
+        self,
+        instance_id: str,
+        command: str | Sequence[str],
+        *,
+        background: Literal[False] = False,
+        **options: Unpack[ExecOptions],
+    ) -> ExecuteResult: ...
+
+    @overload
+    def exec(
+        self,
+        instance_id: str,
+        command: str | Sequence[str],
+        *,
+        background: Literal[True],
+        **options: Unpack[ExecOptions],
+    ) -> Execution: ...
+
+    @overload
+    def exec(
+        self, instance_id: str, command: str | Sequence[str], *, background: bool, **options: Unpack[ExecOptions]
+    ) -> ExecuteResult | Execution: ...
+
+    def exec(
+        self,
+        instance_id: str,
+        command: str | Sequence[str],
+        *,
+        background: bool = False,
+        **options: Unpack[ExecOptions],
+    ) -> ExecuteResult | Execution:
         """Runs one command in an instance and returns when it has ended. What it started in the background runs on.
+
+        With ``background=True`` it returns at once, with the :class:`faas_sdk.executions.Execution` that it is: that
+        has no timeout unless one is given, and goes on whatever becomes of the client and of the gateway.
 
         Args:
             instance_id: the instance's id.
             command: a string is run by ``/bin/sh -c``; a sequence of strings is executed as it is.
+            background: whether it is not waited for.
             **options: see :class:`faas_sdk.options.ExecOptions`.
 
         Raises:
@@ -190,7 +295,101 @@ class Instances:
             APIError: another error of the gateway; a subclass for each code.
             TransportError: no answer came.
         """
+        if background:
+            return Execution(
+                self._transport, self._transport.send(instances.background(instance_id, command, **options))
+            )
         return self._transport.send(instances.execute(instance_id, command, **options))
+
+    def stream(
+        self, instance_id: str, command: str | Sequence[str], **options: Unpack[ExecOptions]
+    ) -> Generator[ExecuteEvent]:
+        """Runs one command in an instance and gives its output while it runs.
+
+        As :meth:`faas_sdk.client.FaaSClient.stream`: closing it before its end ends the command, unless it is one with
+        ``keep_running``.
+
+        Args:
+            instance_id: the instance's id.
+            command: as for :meth:`exec`.
+            **options: as for :meth:`exec`.
+        """
+        return self._transport.stream(ExecuteEvents(instances.stream(instance_id, command, **options)))
+
+    def executions(self, instance_id: str, *, limit: int | None = None) -> tuple[Execution, ...]:
+        """The lasting executions of an instance, the newest first, however many pages they take.
+
+        These are what was started in the background or with ``keep_running``, terminals, and runs of the main command.
+
+        Args:
+            instance_id: the instance's id.
+            limit: the most executions to tell of; all of them when not given.
+        """
+        listing = executions.listing(instance_id, limit)
+        while (call := listing.next_call()) is not None:
+            listing.add(self._transport.send(call))
+        return tuple(Execution(self._transport, info) for info in listing.entries())
+
+    @overload
+    def logs(
+        self, instance_id: str, *, tail: int | None = None, follow: Literal[False] = False
+    ) -> tuple[LogEntry, ...]: ...
+
+    @overload
+    def logs(self, instance_id: str, *, tail: int | None = None, follow: Literal[True]) -> Generator[LogEntry]: ...
+
+    def logs(
+        self, instance_id: str, *, tail: int | None = None, follow: bool = False
+    ) -> tuple[LogEntry, ...] | Generator[LogEntry]:
+        """What became of an instance and what its main command wrote, by time.
+
+        Args:
+            instance_id: the instance's id.
+            tail: only so many, the newest; all that is kept when not given.
+            follow: whether what comes later is waited for: an iterator of entries, which ends with the instance.
+        """
+        if follow:
+            return self._transport.stream(events.LogEntries(instance_id, tail))
+        return self._transport.send(events.logs(instance_id, tail))
+
+    def pty(
+        self,
+        instance_id: str,
+        *,
+        rows: int = 24,
+        cols: int = 80,
+        command: str | None = None,
+        user: str | None = None,
+        working_dir: str | None = None,
+        execution_id: str | None = None,
+        offset: int | None = None,
+    ) -> Terminal:
+        """Opens a terminal in an instance, or connects to one that is there.
+
+        What runs in it goes on when the connection ends, and is an execution like others:
+        ``client.executions.cancel(terminal.execution_id)`` ends it.
+
+        Args:
+            instance_id: the instance's id.
+            rows: its lines.
+            cols: its columns.
+            command: what runs in it; a login shell when not given.
+            user: as whom.
+            working_dir: where.
+            execution_id: the one to connect to; what is above is of no account then.
+            offset: the byte of its output to begin with; the first one that is still held when not given.
+
+        Raises:
+            ConflictError: the instance does not run.
+            GoneError: output from `offset` on is no longer held; has ``first_offset``.
+            NotFoundError: there is no such instance, or no such terminal.
+        """
+        path = terminals.path(instance_id, rows, cols, command, user, working_dir, execution_id, offset)
+        return Terminal(self._transport.config, instance_id, path)
+
+    def files(self, instance_id: str) -> Files:
+        """The files of an instance."""
+        return Files(self._transport, instance_id)
 
     def stop(self, instance_id: str, *, grace_ms: int | None = None) -> Instance:
         """Ends its processes and keeps its files, those in memory aside. Nothing is done to one that is stopped.
@@ -295,10 +494,75 @@ class AsyncInstance(_Told):
     def __init__(self, transport: AsyncTransport, info: InstanceInfo) -> None:
         super().__init__(info)
         self._transport = transport
+        self.files = AsyncFiles(transport, info.id)
+        """Its files."""
 
-    async def exec(self, command: str | Sequence[str], **options: Unpack[ExecOptions]) -> ExecuteResult:
+    @overload
+    async def exec(
+        self, command: str | Sequence[str], *, background: Literal[False] = False, **options: Unpack[ExecOptions]
+    ) -> ExecuteResult: ...
+
+    @overload
+    async def exec(
+        self, command: str | Sequence[str], *, background: Literal[True], **options: Unpack[ExecOptions]
+    ) -> AsyncExecution: ...
+
+    @overload
+    async def exec(
+        self, command: str | Sequence[str], *, background: bool, **options: Unpack[ExecOptions]
+    ) -> ExecuteResult | AsyncExecution: ...
+
+    async def exec(
+        self, command: str | Sequence[str], *, background: bool = False, **options: Unpack[ExecOptions]
+    ) -> ExecuteResult | AsyncExecution:
         """See :meth:`Instances.exec`."""
+        if background:
+            return AsyncExecution(
+                self._transport, await self._transport.send(instances.background(self.id, command, **options))
+            )
         return await self._transport.send(instances.execute(self.id, command, **options))
+
+    def stream(self, command: str | Sequence[str], **options: Unpack[ExecOptions]) -> AsyncGenerator[ExecuteEvent]:
+        """See :meth:`Instances.stream`."""
+        return self._transport.stream(ExecuteEvents(instances.stream(self.id, command, **options)))
+
+    async def executions(self, *, limit: int | None = None) -> tuple[AsyncExecution, ...]:
+        """See :meth:`Instances.executions`."""
+        listing = executions.listing(self.id, limit)
+        while (call := listing.next_call()) is not None:
+            listing.add(await self._transport.send(call))
+        return tuple(AsyncExecution(self._transport, info) for info in listing.entries())
+
+    @overload
+    def logs(
+        self, *, tail: int | None = None, follow: Literal[False] = False
+    ) -> Coroutine[Any, Any, tuple[LogEntry, ...]]: ...
+
+    @overload
+    def logs(self, *, tail: int | None = None, follow: Literal[True]) -> AsyncGenerator[LogEntry]: ...
+
+    def logs(
+        self, *, tail: int | None = None, follow: bool = False
+    ) -> Coroutine[Any, Any, tuple[LogEntry, ...]] | AsyncGenerator[LogEntry]:
+        """See :meth:`Instances.logs`."""
+        if follow:
+            return self._transport.stream(events.LogEntries(self.id, tail))
+        return self._transport.send(events.logs(self.id, tail))
+
+    async def pty(
+        self,
+        *,
+        rows: int = 24,
+        cols: int = 80,
+        command: str | None = None,
+        user: str | None = None,
+        working_dir: str | None = None,
+        execution_id: str | None = None,
+        offset: int | None = None,
+    ) -> AsyncTerminal:
+        """See :meth:`Instances.pty`."""
+        path = terminals.path(self.id, rows, cols, command, user, working_dir, execution_id, offset)
+        return await connected(self._transport.config, self.id, path)
 
     async def stop(self, *, grace_ms: int | None = None) -> Self:
         """See :meth:`Instances.stop`."""
@@ -383,11 +647,94 @@ class AsyncInstances:
         """See :meth:`Instances.get`."""
         return self._told(await self._transport.send(instances.get(instance_id)))
 
+    @overload
     async def exec(
-        self, instance_id: str, command: str | Sequence[str], **options: Unpack[ExecOptions]
-    ) -> ExecuteResult:
-        """See :meth:`Instances.exec`. Cancelling it ends the command, with all that it started."""
+        self,
+        instance_id: str,
+        command: str | Sequence[str],
+        *,
+        background: Literal[False] = False,
+        **options: Unpack[ExecOptions],
+    ) -> ExecuteResult: ...
+
+    @overload
+    async def exec(
+        self,
+        instance_id: str,
+        command: str | Sequence[str],
+        *,
+        background: Literal[True],
+        **options: Unpack[ExecOptions],
+    ) -> AsyncExecution: ...
+
+    @overload
+    async def exec(
+        self, instance_id: str, command: str | Sequence[str], *, background: bool, **options: Unpack[ExecOptions]
+    ) -> ExecuteResult | AsyncExecution: ...
+
+    async def exec(
+        self,
+        instance_id: str,
+        command: str | Sequence[str],
+        *,
+        background: bool = False,
+        **options: Unpack[ExecOptions],
+    ) -> ExecuteResult | AsyncExecution:
+        """See :meth:`Instances.exec`. Cancelling it ends the command, with all that it started, unless it is kept."""
+        if background:
+            return AsyncExecution(
+                self._transport, await self._transport.send(instances.background(instance_id, command, **options))
+            )
         return await self._transport.send(instances.execute(instance_id, command, **options))
+
+    def stream(
+        self, instance_id: str, command: str | Sequence[str], **options: Unpack[ExecOptions]
+    ) -> AsyncGenerator[ExecuteEvent]:
+        """See :meth:`Instances.stream`."""
+        return self._transport.stream(ExecuteEvents(instances.stream(instance_id, command, **options)))
+
+    async def executions(self, instance_id: str, *, limit: int | None = None) -> tuple[AsyncExecution, ...]:
+        """See :meth:`Instances.executions`."""
+        listing = executions.listing(instance_id, limit)
+        while (call := listing.next_call()) is not None:
+            listing.add(await self._transport.send(call))
+        return tuple(AsyncExecution(self._transport, info) for info in listing.entries())
+
+    @overload
+    def logs(
+        self, instance_id: str, *, tail: int | None = None, follow: Literal[False] = False
+    ) -> Coroutine[Any, Any, tuple[LogEntry, ...]]: ...
+
+    @overload
+    def logs(self, instance_id: str, *, tail: int | None = None, follow: Literal[True]) -> AsyncGenerator[LogEntry]: ...
+
+    def logs(
+        self, instance_id: str, *, tail: int | None = None, follow: bool = False
+    ) -> Coroutine[Any, Any, tuple[LogEntry, ...]] | AsyncGenerator[LogEntry]:
+        """See :meth:`Instances.logs`."""
+        if follow:
+            return self._transport.stream(events.LogEntries(instance_id, tail))
+        return self._transport.send(events.logs(instance_id, tail))
+
+    async def pty(
+        self,
+        instance_id: str,
+        *,
+        rows: int = 24,
+        cols: int = 80,
+        command: str | None = None,
+        user: str | None = None,
+        working_dir: str | None = None,
+        execution_id: str | None = None,
+        offset: int | None = None,
+    ) -> AsyncTerminal:
+        """See :meth:`Instances.pty`."""
+        path = terminals.path(instance_id, rows, cols, command, user, working_dir, execution_id, offset)
+        return await connected(self._transport.config, instance_id, path)
+
+    def files(self, instance_id: str) -> AsyncFiles:
+        """The files of an instance."""
+        return AsyncFiles(self._transport, instance_id)
 
     async def stop(self, instance_id: str, *, grace_ms: int | None = None) -> AsyncInstance:
         """See :meth:`Instances.stop`."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict
+from typing import Literal, Protocol, TypedDict, runtime_checkable
 
-from faas_sdk.types import File
+from faas_sdk.types import File, TerminalSize
 
 RuntimeChoice = Literal["auto", "native", "docker", "firecracker"]
 """The runtime a caller asks for."""
@@ -18,6 +18,9 @@ Network = Literal["none", "egress"]
 
 OnTimeout = Literal["delete", "pause"]
 """What becomes of an instance whose time is over."""
+
+Restart = Literal["never", "on_failure", "always"]
+"""When an instance's main command is run again after it ended."""
 
 InstanceStatus = Literal["creating", "running", "paused", "stopping", "stopped", "failed"]
 """Where an instance stands."""
@@ -102,6 +105,12 @@ class CreateInstanceOptions(TypedDict, total=False):
     """What becomes of it when one of these times is over; the gateway's default is ``delete``."""
     auto_resume: bool | None
     """Whether a command for it resumes it when it is paused."""
+    command: str | Sequence[str] | None
+    """Its main command, which runs from its start on: a string is run by ``/bin/sh -c``."""
+    main: bool | None
+    """Whether the image's own command (Entrypoint and Cmd) is the main command; ``command`` then replaces its Cmd."""
+    restart: Restart | None
+    """When the main command is run again after it ended; the gateway's default is ``never``."""
     labels: Mapping[str, str] | None
     """Free words for the caller's own use; the list can be asked for them."""
     idempotency_key: str | None
@@ -126,9 +135,18 @@ class ExecOptions(TypedDict, total=False):
     secrets: Mapping[str, str] | None
     """Secrets: each appears as the file ``/run/secrets/NAME``, readable by the command's user alone."""
     timeout_ms: int | None
-    """Wall time of the command in milliseconds, while the instance is not paused; the gateway's default is 30000."""
+    """Wall time of the command in milliseconds, while the instance is not paused; the gateway's default is 30000, and
+    none for a command in the background."""
     max_output_bytes: int | None
-    """How many bytes are kept of each of stdout and stderr; the rest is read and dropped."""
+    """How many bytes are kept of each of stdout and stderr; the rest is read and dropped. Of a command in the
+    background the newest part is kept."""
+    keep_running: bool | None
+    """Whether the command goes on when its caller goes away; it can be found again by its id."""
+    stdin_open: bool | None
+    """Whether standard input stays open for :meth:`Execution.input`; for a command in the background, or one that is
+    kept running."""
+    tty: TerminalSize | None
+    """The size of a terminal that the command gets; for one in the background."""
     labels: Mapping[str, str] | None
     """Free words for the caller's own use; they appear in the gateway's log."""
     request_id: str | None
@@ -140,6 +158,7 @@ class ExecOptions(TypedDict, total=False):
     """The longest wait in seconds for the gateway's answer; the client's, or ``timeout_ms`` plus 60 s."""
 
 
+@runtime_checkable
 class Reader(Protocol):
     """Something to read bytes from: a file opened with mode ``"rb"``, a pipe, a socket's file."""
 
@@ -147,6 +166,12 @@ class Reader(Protocol):
         """At most so many bytes; none at the end."""
         ...
 
+
+UploadSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Reader | Iterable[bytes]
+"""What a file is written from: the path of a file of this machine, bytes, or something to read them from."""
+
+AsyncUploadSource = UploadSource | AsyncIterable[bytes]
+"""The same with the asyncio client."""
 
 ArchiveSource = str | os.PathLike[str] | bytes | bytearray | memoryview | Reader
 """An archive: the path of one, its bytes, or something to read it from."""
@@ -157,10 +182,13 @@ class RetryPolicy:
     """How often and how patiently a call is tried again.
 
     Only what is safe is tried again: a connection that was never made, a refusal to start
-    (503 ``overloaded``; 429 with ``Retry-After``), and for GETs, ``instances.delete`` and calls with an
-    ``idempotency_key`` also a lost connection and 502, 503, 504 (but for ``execution_timeout``). Another execution that
-    may have begun is never sent twice, nor is what changes an instance, nor an archive that comes from a
-    :class:`Reader`.
+    (503 ``overloaded``; 429 with ``Retry-After``), and for GETs, ``instances.delete``, ``cancel`` of an execution,
+    ``files.write``, ``files.mkdir`` and calls with an ``idempotency_key`` also a lost connection and 502, 503, 504 (but
+    for ``execution_timeout``). Another execution that may have begun is never sent twice, nor is what changes an
+    instance, nor what comes from a :class:`Reader` or an iterator.
+
+    A stream that can be taken up again (of a lasting execution, of the gateway's events) is tried as often after each
+    of its events.
     """
 
     max_retries: int = 2

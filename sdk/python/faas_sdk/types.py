@@ -200,6 +200,243 @@ ExecuteEvent = StartedEvent | OutputEvent | GapEvent | ExitEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TerminalSize:
+    """The size of a terminal, in characters."""
+
+    rows: int
+    """Lines."""
+    cols: int
+    """Columns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionInfo:
+    """An execution as the gateway tells of it."""
+
+    execution_id: str
+    """Its id."""
+    instance_id: str
+    """The instance that it runs in, or ran in."""
+    kind: str
+    """``command``, ``main`` (the main command of its instance) or ``terminal``."""
+    status: str
+    """``running``, ``exited``, ``timed_out``, ``cancelled``, ``failed`` (it could not be started) or ``lost`` (its
+    sandbox or agent ended)."""
+    status_reason: str | None
+    """Why it stands there, or None."""
+    command: str | tuple[str, ...]
+    """What it runs."""
+    background: bool
+    """Whether it was started in the background."""
+    tty: TerminalSize | None
+    """Its terminal, or None."""
+    labels: Mapping[str, str]
+    """The caller's own words."""
+    timeout_ms: int | None
+    """Its timeout, or None."""
+    created_at: str
+    """When it was started (RFC 3339)."""
+    ended_at: str | None
+    """When it ended (RFC 3339), or None."""
+    exit_code: int | None
+    """Its exit code, 128 + n when signal n ended it; None while it has none."""
+    signal: str | None
+    """The name of the signal that ended it (``"SIGKILL"``), or None."""
+    oom_killed: bool
+    """Whether the kernel killed a process of its instance for want of memory while it ran."""
+    stdout_truncated: bool
+    """Whether not all of standard output was kept."""
+    stderr_truncated: bool
+    """Whether not all of standard error was kept."""
+    duration_ms: int | None
+    """Its wall time in milliseconds, or None while it runs."""
+    error: str | None
+    """None, or ``process exited with code N``."""
+    first_offset: int
+    """The offset of the first byte of its output that is still held."""
+    next_offset: int
+    """The offset after the last."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """All of it as it came, members unknown to this version included."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it exited with code 0."""
+        return self.exit_code == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndEvent:
+    """A lasting execution has ended: the last event of its stream."""
+
+    execution_id: str
+    """Its id."""
+    exit_code: int | None
+    """The exit code; 128 + n when signal n ended it."""
+    signal: str | None
+    """The name of the signal that ended it (``"SIGKILL"``), or None."""
+    stdout_truncated: bool
+    """Whether not all of standard output was kept."""
+    stderr_truncated: bool
+    """Whether not all of standard error was kept."""
+    duration_ms: int | None
+    """Its wall time in milliseconds."""
+    oom_killed: bool
+    """Whether the kernel killed a process of its instance for want of memory while it ran."""
+    error: str | None
+    """None, or ``process exited with code N``."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """The whole event as it came, members unknown to this version included."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it exited with code 0."""
+        return self.exit_code == 0
+
+
+ExecutionEvent = OutputEvent | GapEvent | EndEvent
+"""One event of the stream of a lasting execution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionOutput:
+    """What a lasting execution wrote, as far as it was held."""
+
+    stdout: bytes
+    """Standard output; of one with a terminal, all that it wrote."""
+    stderr: bytes
+    """Standard error."""
+    gaps: tuple[GapEvent, ...]
+    """What is missing in the middle."""
+
+    @property
+    def stdout_text(self) -> str:
+        """Standard output as text; U+FFFD stands for bytes that are not UTF-8."""
+        return self.stdout.decode("utf-8", "replace")
+
+    @property
+    def stderr_text(self) -> str:
+        """Standard error, likewise."""
+        return self.stderr.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MainInfo:
+    """The main command of an instance."""
+
+    command: str | tuple[str, ...]
+    """What it runs."""
+    restart: str
+    """When it is run again after it ended: ``never``, ``on_failure`` or ``always``."""
+    execution_id: str | None
+    """Its newest run, or None."""
+    restarts: int
+    """How often it was run again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileInfo:
+    """A file in an instance, or a directory, or what else stands at a path."""
+
+    path: str
+    """Where it is. Where its name is not UTF-8, U+FFFD stands for that; :attr:`path_base64` is exact."""
+    path_base64: str | None
+    """The exact bytes of the path in base64, where they are not UTF-8."""
+    name: str
+    """The last part of the path."""
+    type: str
+    """``file``, ``directory``, ``symlink``, ``fifo``, ``socket``, ``block_device`` or ``char_device``."""
+    size_bytes: int
+    """Its size."""
+    mode: str
+    """Its permission bits in octal digits, such as ``0644``."""
+    uid: int
+    """Its owner."""
+    gid: int
+    """Its group."""
+    owner: str | None
+    """The owner's name in the instance, or None where it has none."""
+    group: str | None
+    """The group's name, likewise."""
+    modified_at: str
+    """When its content was last changed (RFC 3339)."""
+    target: str | None
+    """Where a symbolic link leads, or None."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """All of it as it came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpackedTar:
+    """What came out of a tar archive."""
+
+    files: int
+    """How many entries."""
+    bytes: int
+    """How many bytes of content."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEvent:
+    """Something that happened where a watch looks."""
+
+    kind: str
+    """``ready`` (the first: changes are seen from now on), ``created``, ``modified``, ``deleted``, ``moved``, or
+    ``overflow`` (changes were missed)."""
+    path: str | None
+    """What it happened to; None for ``ready`` and ``overflow``."""
+    moved_from: str | None
+    """Where it was before it was moved, where that is known."""
+    type: str | None
+    """What it is: see :attr:`FileInfo.type`."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """All of it as it came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayEvent:
+    """Something that became of an instance or an execution."""
+
+    seq: int
+    """Its number; each is higher than the one before."""
+    at: str
+    """When it was (RFC 3339)."""
+    kind: str
+    """What: ``instance.running``, ``execution.ended``, ..."""
+    subject: str
+    """The id of the instance or the execution."""
+    data: Mapping[str, Any]
+    """What more is said of it."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """All of it as it came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """A piece of output of an instance's main command, or something that became of the instance."""
+
+    at: str
+    """When it was (RFC 3339)."""
+    type: str
+    """``stdout``, ``stderr`` or ``event``."""
+    execution_id: str | None
+    """The run of the main command, or None."""
+    data: bytes | None
+    """The output, byte for byte; None for an event."""
+    kind: str | None
+    """What became of the instance, such as ``instance.running``; None for output."""
+    reason: str | None
+    """Why, or None."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+    """All of it as it came."""
+
+    @property
+    def text(self) -> str:
+        """The output as text; U+FFFD stands for bytes that are not UTF-8. Empty for an event."""
+        return (self.data or b"").decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FieldError:
     """One member of a request that is not valid."""
 
@@ -420,6 +657,8 @@ class InstanceInfo:
     """What becomes of it then: ``delete`` or ``pause``."""
     auto_resume: bool
     """Whether a command for it resumes it when it is paused."""
+    main: MainInfo | None
+    """Its main command, or None."""
     raw: Mapping[str, Any] = field(repr=False, compare=False)
     """All of it as it came, members unknown to this version included."""
 

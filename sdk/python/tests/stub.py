@@ -79,7 +79,52 @@ def instance(**changes: Any) -> dict[str, Any]:
         "expires_at": None,
         "on_timeout": "delete",
         "auto_resume": False,
+        "main": None,
         "resources": {"cpu_cores": 0.5, "memory_mb": 128, "disk_mb": None},
+    } | changes
+
+
+def lasting(**changes: Any) -> dict[str, Any]:
+    """An ``Execution`` with some members changed."""
+    return {
+        "execution_id": "exe-1",
+        "instance_id": "ins-1",
+        "kind": "command",
+        "status": "running",
+        "status_reason": None,
+        "command": "make",
+        "background": True,
+        "tty": None,
+        "labels": {},
+        "timeout_ms": None,
+        "created_at": "2026-01-02T03:04:05.678Z",
+        "ended_at": None,
+        "exit_code": None,
+        "signal": None,
+        "oom_killed": False,
+        "stdout_truncated": False,
+        "stderr_truncated": False,
+        "duration_ms": None,
+        "error": None,
+        "first_offset": 0,
+        "next_offset": 0,
+    } | changes
+
+
+def file_info(**changes: Any) -> dict[str, Any]:
+    """A ``FileInfo`` with some members changed."""
+    return {
+        "path": "/a",
+        "name": "a",
+        "type": "file",
+        "size_bytes": 1,
+        "mode": "0644",
+        "uid": 0,
+        "gid": 0,
+        "owner": "root",
+        "group": None,
+        "modified_at": "2026-01-02T03:04:05.678Z",
+        "target": None,
     } | changes
 
 
@@ -214,7 +259,7 @@ class StubGateway:
                 kind = "application/json" if reply.status < 400 else "application/problem+json"
                 body = reply.body if reply.body is not None else json.dumps(reply.json).encode()
                 headers = {"content-type": kind, "x-request-id": "req-h"} | reply.headers
-                if reply.status in (202, 204):
+                if reply.status in (202, 204) and reply.json is None:
                     body, headers = b"", {"x-request-id": "req-h"}
                 self.send_response(reply.status)
                 for name, value in headers.items():
@@ -231,7 +276,7 @@ class StubGateway:
                     body = body[reply.hold_after :]
                 self.wfile.write(body)
 
-            do_GET = do_POST = do_DELETE = do_PATCH = _serve  # noqa: N815 - the names http.server looks for
+            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _serve  # noqa: N815 - the names http.server looks for
 
             def log_message(self, *args: object) -> None:
                 """Nothing: the requests are in `seen`."""

@@ -66,6 +66,9 @@ def test_every_option_of_create_reaches_its_member(caller, stub):
         "idle_timeout_ms": 500,
         "on_timeout": "pause",
         "auto_resume": True,
+        "command": ["serve", "-p", "80"],
+        "main": True,
+        "restart": "on_failure",
         "labels": {"job": "7"},
     }
     caller("instances.create", **options, files=[File(path="/a", content=b"\xff", mode=0o700)], idempotency_key="k-1")
@@ -134,6 +137,8 @@ def test_every_option_of_exec_reaches_its_member(caller, stub):
         "secrets": {"token": "s3cret"},
         "timeout_ms": 1000,
         "max_output_bytes": 4096,
+        "keep_running": True,
+        "stdin_open": True,
         "labels": {"job": "7"},
     }
     result, _ = caller.of_instance(
@@ -312,7 +317,7 @@ def test_a_change_waits_for_the_longest_grace_of_a_stop(stub):
         send = client._transport.send
 
         def noted(call):
-            waits.append(client._transport._config.http_timeout(call))
+            waits.append(client._transport.config.http_timeout(call))
             return send(call)
 
         client._transport.send = noted

@@ -14,8 +14,6 @@ from faas_sdk.errors import ResponseFormatError
 
 T = TypeVar("T")
 
-_NO_CONTENT = frozenset({202, 204})
-
 
 def answer_reader(call: Call[T], status: int, headers: Mapping[str, str]) -> WholeReader[T] | EventReader[T]:
     """What takes the pieces of an answer's body, by its status and its headers (by lower-case name)."""
@@ -60,10 +58,12 @@ def read_answer(call: Call[T], answer: Answer) -> T:
             f"{call.path} is redirected to {location} ({answer.status}); set the base URL to where the gateway is",
             answer.status,
         )
-    if answer.status not in call.result_statuses or _is_problem(answer):
+    if not is_result(call, answer.status, answer.headers):
         raise api_error(answer)
+    # One that says that something goes on has a body or has none.
+    is_empty = answer.status == 204 or (answer.status == 202 and not answer.body)
     try:
-        value = None if answer.status in _NO_CONTENT else json.loads(answer.body)
+        value: object = answer.body if call.raw else None if is_empty else json.loads(answer.body)
     except (ValueError, RecursionError) as error:
         raise ResponseFormatError(
             f"the answer to {call.path} is not JSON ({answer.status}, "
@@ -76,5 +76,7 @@ def read_answer(call: Call[T], answer: Answer) -> T:
         raise ResponseFormatError(f"the answer to {call.path} is not the contract's: {error}", answer.status) from error
 
 
-def _is_problem(answer: Answer) -> bool:
-    return answer.headers.get("content-type", "").startswith("application/problem+json")
+def is_result(call: Call[T], status: int, headers: Mapping[str, str]) -> bool:
+    """Whether an answer is the call's result, and no error."""
+    is_problem = headers.get("content-type", "").startswith("application/problem+json")
+    return status in call.result_statuses and not is_problem

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,11 +16,19 @@ IDEMPOTENCY_KEY = "idempotency-key"
 T_co = TypeVar("T_co", covariant=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Something of the caller's that gives its bytes by itself."""
+
+    iterator: Iterator[object] | AsyncIterator[object]
+    """Whether these are bytes is looked at when they are sent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
     """A body that is read while it is sent, so that it is never in memory as a whole."""
 
-    source: Path | Reader
+    source: Path | Reader | Pieces
     """A file, opened for each attempt; or something of the caller's, read where it stands and never closed."""
     size_bytes: int | None
     """How long it is, where that is known."""
@@ -36,7 +44,7 @@ class Call(Generic[T_co]):
     path: str
     """Beneath the base URL, with a leading slash."""
     read: Callable[[object, Mapping[str, str]], T_co]
-    """Makes the result from the parsed JSON (None where the answer is 202 or 204, which have none) and the answer's
+    """Makes the result from the parsed JSON (None where the answer is 204, or 202 without a body) and the answer's
     headers (by lower-case name); raises :class:`faas_sdk._core.decode.DecodeError`."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Upload | None = None
@@ -49,6 +57,8 @@ class Call(Generic[T_co]):
     """What applies where neither the call nor the client says."""
     result_statuses: frozenset[int] = frozenset({200})
     """The statuses whose body is a result."""
+    raw: bool = False
+    """Whether the body of a result is bytes: `read` is given them then."""
     idempotent: bool = False
     """Whether it does nothing and is no error when it has been done before."""
 

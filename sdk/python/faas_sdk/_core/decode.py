@@ -77,6 +77,14 @@ class Members:
                 raise DecodeError(f"{self._where(name)}/{index} is {_kind(value)}, not a string")
         return tuple(values)
 
+    def words(self, name: str) -> str | tuple[str, ...]:
+        """A string, or an array of strings."""
+        return self.string(name) if isinstance(self.raw.get(name), str) else self.strings(name)
+
+    def optional_child(self, name: str) -> Members | None:
+        """An object, or null or absent."""
+        return None if self.raw.get(name) is None else self.child(name)
+
     def _present(self, name: str) -> object:
         if name not in self.raw:
             raise DecodeError(f"{self._where(name)} is missing")

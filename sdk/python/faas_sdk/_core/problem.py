@@ -34,6 +34,8 @@ def api_error(answer: Answer) -> APIError:
         errors=_field_errors(body.get("errors")),
         retry_after_s=retry_after_s(answer.headers.get("retry-after")),
         execution=_execution(body.get("execution")),
+        first_offset=_offset(body, "first_offset"),
+        next_offset=_offset(body, "next_offset"),
     )
     return BY_CODE.get(code or "", APIError)(problem)
 
@@ -60,6 +62,11 @@ def _json_object(body: bytes) -> dict[str, Any]:
 def _string(body: dict[str, Any], name: str) -> str | None:
     value = body.get(name)
     return value if isinstance(value, str) else None
+
+
+def _offset(body: dict[str, Any], name: str) -> int | None:
+    value = body.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _field_errors(value: object) -> tuple[FieldError, ...]:

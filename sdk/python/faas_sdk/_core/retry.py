@@ -12,6 +12,7 @@ from faas_sdk.errors import (
     ExecutionTimeoutError,
     FaaSError,
     OverloadedError,
+    TransportTimeoutError,
 )
 from faas_sdk.options import RetryPolicy
 
@@ -38,6 +39,16 @@ def retry_wait_s(policy: RetryPolicy, call: Call[T], error: FaaSError, attempt: 
         return asked if asked <= policy.max_retry_after_s else None
     backoff = min(policy.initial_backoff_s * 2.0**attempt, policy.max_backoff_s)
     return backoff / 2 + backoff / 2 * fraction
+
+
+def as_lost(error: FaaSError, call: Call[T]) -> FaaSError:
+    """A stream's silence, whose gateway says something all the time, as the loss of its connection that it is.
+
+    Not where the caller chose how long it may be.
+    """
+    if isinstance(error, TransportTimeoutError) and call.http_timeout_s is None:
+        return ConnectionLostError(error.message, error.request_sent)
+    return error
 
 
 def _may_repeat(call: Call[T], error: FaaSError) -> bool:

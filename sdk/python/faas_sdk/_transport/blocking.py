@@ -10,24 +10,25 @@ from typing import Never, TypeVar
 
 import httpx2
 
-from faas_sdk._core.answer import answer_reader
+from faas_sdk._core.answer import WholeReader, answer_reader, is_result
 from faas_sdk._core.call import Call
 from faas_sdk._core.config import ClientConfig
-from faas_sdk._core.execute_events import ExecuteEventReader
-from faas_sdk._core.retry import retry_wait_s
+from faas_sdk._core.event_source import EventSource, LineReader
+from faas_sdk._core.retry import as_lost, retry_wait_s
 from faas_sdk._transport.failure import headers_of, limits, timeouts, transport_error
 from faas_sdk._transport.upload import pieces
 from faas_sdk.errors import FaaSError
-from faas_sdk.types import ExecuteEvent
 
 T = TypeVar("T")
+E = TypeVar("E")
 
 
 class BlockingTransport:
     """A pool of connections to one gateway. May be shared by threads."""
 
     def __init__(self, config: ClientConfig) -> None:
-        self._config = config
+        self.config = config
+        """The client's settings."""
         self._http = httpx2.Client(limits=limits(config), trust_env=not config.is_loopback)
 
     def send(self, call: Call[T]) -> T:
@@ -41,31 +42,43 @@ class BlockingTransport:
             try:
                 return self._exchange(call)
             except FaaSError as error:
-                wait_s = retry_wait_s(self._config.retry, call, error, attempt, random.random())  # noqa: S311 - spreads load
+                wait_s = retry_wait_s(self.config.retry, call, error, attempt, random.random())  # noqa: S311 - spreads load
                 if wait_s is None:
                     raise
             attempt += 1
             time.sleep(wait_s)
 
-    def stream(self, call: Call[Never]) -> Generator[ExecuteEvent]:
-        """Sends a call whose answer is events, and gives them as they come.
+    def stream(self, source: EventSource[E]) -> Generator[E]:
+        """Gives the events of a source as they come. Closing the generator closes the connection.
 
-        Closing the generator closes the connection. A call is sent again where that is safe, not after its first event.
+        A call is sent again where that is safe. After an event only a source that resumes goes on, over another
+        connection.
 
         Raises:
             FaaSError: the last attempt's failure, or that of the stream.
         """
         attempt = 0
-        begun = False
         while True:
+            call = source.call()
+            begun = False
             try:
-                for event in self._events(call):
-                    begun = True
-                    yield event
+                with closing(self._events(call, source)) as events:
+                    for event in events:
+                        begun = True
+                        source.took(event)
+                        yield event
             except FaaSError as error:
+                if begun:
+                    attempt = 0
                 wait_s = None
-                if not begun:
-                    wait_s = retry_wait_s(self._config.retry, call, error, attempt, random.random())  # noqa: S311 - spreads load
+                if not source.said_error and (source.resumes or not begun):
+                    wait_s = retry_wait_s(
+                        self.config.retry,
+                        call,
+                        as_lost(error, call) if source.resumes else error,
+                        attempt,
+                        random.random(),  # noqa: S311 - spreads load
+                    )
                 if wait_s is None:
                     raise
             else:
@@ -73,13 +86,31 @@ class BlockingTransport:
             attempt += 1
             time.sleep(wait_s)
 
+    def open(self, call: Call[bytes]) -> Body:
+        """Sends a call, again where that is safe, and gives the body of its answer piece by piece.
+
+        Raises:
+            FaaSError: the last attempt's failure.
+        """
+        attempt = 0
+        while True:
+            try:
+                response, url, timeout_s = self._send(call)
+                return Body(response, _opened(call, response, url, timeout_s))
+            except FaaSError as error:
+                wait_s = retry_wait_s(self.config.retry, call, error, attempt, random.random())  # noqa: S311 - spreads load
+                if wait_s is None:
+                    raise
+            attempt += 1
+            time.sleep(wait_s)
+
     def close(self) -> None:
         """Closes all connections."""
         self._http.close()
 
-    def _events(self, call: Call[Never]) -> Generator[ExecuteEvent]:
+    def _events(self, call: Call[Never], source: EventSource[E]) -> Generator[E]:
         response, url, timeout_s = self._send(call)
-        reader = ExecuteEventReader(call, response.status_code, headers_of(response))
+        reader = LineReader(source, call, response.status_code, headers_of(response))
         with closing(response):
             for piece in _body(response, url, timeout_s):
                 yield from reader.feed(piece)
@@ -95,13 +126,13 @@ class BlockingTransport:
 
     def _send(self, call: Call[T]) -> tuple[httpx2.Response, str, float]:
         """The answer as far as its headers, where it came from, and the longest silence."""
-        url = self._config.url(call.path)
-        timeout_s = self._config.http_timeout(call)
+        url = self.config.url(call.path)
+        timeout_s = self.config.http_timeout(call)
         request = self._http.build_request(
             call.method,
             url,
             content=pieces(call.body),
-            headers=self._config.request_headers(call),
+            headers=self.config.request_headers(call),
             timeout=timeouts(timeout_s),
         )
         try:
@@ -115,3 +146,32 @@ def _body(response: httpx2.Response, url: str, timeout_s: float) -> Iterator[byt
         yield from response.iter_bytes()
     except httpx2.RequestError as error:
         raise transport_error(error, url, timeout_s) from error
+
+
+def _opened(call: Call[bytes], response: httpx2.Response, url: str, timeout_s: float) -> Iterator[bytes]:
+    """The pieces of a body.
+
+    Raises:
+        FaaSError: it is no result's.
+    """
+    if is_result(call, response.status_code, headers_of(response)):
+        return _body(response, url, timeout_s)
+    reader = WholeReader(call, response.status_code, headers_of(response))
+    with closing(response):
+        for piece in _body(response, url, timeout_s):
+            reader.feed(piece)
+    reader.result()
+    raise AssertionError("what is no result has an error in it")
+
+
+class Body:
+    """The body of an answer while it comes."""
+
+    def __init__(self, response: httpx2.Response, pieces: Iterator[bytes]) -> None:
+        self._response = response
+        self.pieces = pieces
+        """Its pieces; :class:`FaaSError` where the connection breaks."""
+
+    def close(self) -> None:
+        """Closes the connection, where not all of it was read."""
+        self._response.close()

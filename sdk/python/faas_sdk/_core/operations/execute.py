@@ -76,12 +76,16 @@ def execute(
 
 
 def stream(command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> Call[Never]:
-    """The same for an answer of events, which :class:`faas_sdk._core.execute_events.ExecuteEventReader` reads."""
+    """The same for an answer of events, which :class:`faas_sdk._core.execute_events.ExecuteEvents` reads."""
+    return as_stream(execute(command, **options))
+
+
+def as_stream(call: Call[ExecuteResult]) -> Call[Never]:
+    """The same call for an answer of events."""
 
     def no_document(_value: object, _headers: Mapping[str, str]) -> Never:
         raise DecodeError("the answer is one document and no stream of events")
 
-    call = execute(command, **options)
     return Call(
         method=call.method,
         path=call.path,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any
-from urllib.parse import quote
+from typing import Any, Never, Unpack
 
 from faas_sdk._core.call import IDEMPOTENCY_KEY, Call
 from faas_sdk._core.decode import Members
 from faas_sdk._core.headers import given_headers
 from faas_sdk._core.operations.execute import (
+    as_stream,
     checked_command,
     encoded,
     file_entries,
@@ -19,9 +19,11 @@ from faas_sdk._core.operations.execute import (
     read_execution,
     text_or_base64,
 )
+from faas_sdk._core.operations.executions import read_answer
+from faas_sdk._core.operations.ids import segment
 from faas_sdk._core.pages import Listing
-from faas_sdk.options import InstanceStatus, Network, OnTimeout, RuntimeChoice
-from faas_sdk.types import ExecuteResult, File, InstanceInfo, InstanceMetrics
+from faas_sdk.options import ExecOptions, InstanceStatus, Network, OnTimeout, Restart, RuntimeChoice
+from faas_sdk.types import ExecuteResult, ExecutionInfo, File, InstanceInfo, InstanceMetrics, MainInfo, TerminalSize
 
 PATH = "/api/v1/instances"
 
@@ -56,6 +58,9 @@ def create(
     idle_timeout_ms: int | None = None,
     on_timeout: OnTimeout | None = None,
     auto_resume: bool | None = None,
+    command: str | Sequence[str] | None = None,
+    main: bool | None = None,
+    restart: Restart | None = None,
     labels: Mapping[str, str] | None = None,
     idempotency_key: str | None = None,
     http_timeout_s: float | None = None,
@@ -78,6 +83,9 @@ def create(
         "idle_timeout_ms": idle_timeout_ms,
         "on_timeout": on_timeout,
         "auto_resume": auto_resume,
+        "command": None if command is None else checked_command(command),
+        "main": main,
+        "restart": restart,
         "labels": None if labels is None else dict(labels),
     }
     return Call(
@@ -124,8 +132,7 @@ def delete(instance_id: str) -> Call[None]:
     )
 
 
-def execute(
-    instance_id: str,
+def exec_members(
     command: str | Sequence[str],
     *,
     env_vars: Mapping[str, str] | None = None,
@@ -136,13 +143,19 @@ def execute(
     secrets: Mapping[str, str] | None = None,
     timeout_ms: int | None = None,
     max_output_bytes: int | None = None,
+    keep_running: bool | None = None,
+    stdin_open: bool | None = None,
+    tty: TerminalSize | None = None,
     labels: Mapping[str, str] | None = None,
     request_id: str | None = None,
     idempotency_key: str | None = None,
     http_timeout_s: float | None = None,
-) -> Call[ExecuteResult]:
-    """The call for one command in an instance; see :class:`faas_sdk.options.ExecOptions` for the arguments."""
-    body: dict[str, Any] = {
+) -> dict[str, Any]:
+    """What is asked for with a command; see :class:`faas_sdk.options.ExecOptions` for the arguments.
+
+    The last three are no members: they are taken so that all options can be given.
+    """
+    return {
         "command": checked_command(command),
         "env_vars": None if env_vars is None else dict(env_vars),
         "working_dir": working_dir,
@@ -152,17 +165,47 @@ def execute(
         "secrets": None if secrets is None else dict(secrets),
         "timeout_ms": timeout_ms,
         "max_output_bytes": max_output_bytes,
+        "keep_running": keep_running,
+        "stdin_open": stdin_open,
+        "tty": None if tty is None else {"rows": tty.rows, "cols": tty.cols},
         "labels": None if labels is None else dict(labels),
     }
+
+
+def execute(instance_id: str, command: str | Sequence[str], **options: Unpack[ExecOptions]) -> Call[ExecuteResult]:
+    """The call for one command in an instance."""
     return Call(
         method="POST",
         path=_path(instance_id, "/exec"),
-        headers=given_headers({"x-request-id": request_id, IDEMPOTENCY_KEY: idempotency_key}),
-        body=encoded(body),
-        http_timeout_s=http_timeout_s,
-        default_http_timeout_s=patience_s(timeout_ms),
+        headers=_exec_headers(options),
+        body=encoded(exec_members(command, **options)),
+        http_timeout_s=options.get("http_timeout_s"),
+        default_http_timeout_s=patience_s(options.get("timeout_ms")),
         read=lambda value, _headers: read_execution(value),
     )
+
+
+def stream(instance_id: str, command: str | Sequence[str], **options: Unpack[ExecOptions]) -> Call[Never]:
+    """The same for an answer of events."""
+    return as_stream(execute(instance_id, command, **options))
+
+
+def background(instance_id: str, command: str | Sequence[str], **options: Unpack[ExecOptions]) -> Call[ExecutionInfo]:
+    """The same for a command that is not waited for."""
+    return Call(
+        method="POST",
+        path=_path(instance_id, "/exec"),
+        headers=_exec_headers(options),
+        body=encoded({**exec_members(command, **options), "background": True}),
+        http_timeout_s=options.get("http_timeout_s"),
+        default_http_timeout_s=patience_s(None),
+        result_statuses=frozenset({202}),
+        read=read_answer,
+    )
+
+
+def _exec_headers(options: ExecOptions) -> dict[str, str]:
+    return given_headers({"x-request-id": options.get("request_id"), IDEMPOTENCY_KEY: options.get("idempotency_key")})
 
 
 def stop(instance_id: str, grace_ms: int | None) -> Call[InstanceInfo]:
@@ -239,7 +282,19 @@ def read_instance(members: Members) -> InstanceInfo:
         expires_at=members.optional_string("expires_at"),
         on_timeout=members.string("on_timeout"),
         auto_resume=members.boolean("auto_resume"),
+        main=_read_main(members.optional_child("main")),
         raw=members.raw,
+    )
+
+
+def _read_main(members: Members | None) -> MainInfo | None:
+    if members is None:
+        return None
+    return MainInfo(
+        command=members.words("command"),
+        restart=members.string("restart"),
+        execution_id=members.optional_string("execution_id"),
+        restarts=members.integer("restarts"),
     )
 
 
@@ -276,12 +331,7 @@ def _change(instance_id: str, verb: str, body: Mapping[str, int | Given | None])
 
 
 def _path(instance_id: object, verb: str = "") -> str:
-    if not isinstance(instance_id, str):
-        raise TypeError(f"instance_id is a string, not {type(instance_id).__name__}")
-    # These would lead to another path.
-    if instance_id in ("", ".", ".."):
-        raise ValueError(f"instance_id is {instance_id!r}, which is no id")
-    return f"{PATH}/{quote(instance_id, safe='')}{verb}"
+    return f"{PATH}/{segment('instance_id', instance_id)}{verb}"
 
 
 def _label(key: str, value: str) -> str:
