@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from faas_sdk._core.call import Answer
@@ -30,8 +30,10 @@ class Socket:
         from websockets.sync.client import connect
 
         self._url = config.url(path)
+        self._closing = ExitStack()
         with _connecting(self._url):
-            self._connection: ClientConnection = connect(_websocket_url(self._url), **_options(config))
+            connection = connect(_websocket_url(self._url), **_options(config))
+            self._connection: ClientConnection = self._closing.enter_context(connection)
 
     def receive(self, timeout_s: float | None) -> str | bytes:
         """The next frame.
@@ -54,7 +56,7 @@ class Socket:
 
     def close(self) -> None:
         """Closes it. May be called twice."""
-        self._connection.close()
+        self._closing.close()
 
 
 class AsyncSocket:
