@@ -5,13 +5,16 @@
 
 import process from "node:process";
 import { clientConfig } from "./core/config.js";
+import { ExecuteEvents } from "./core/execute-events.js";
+import { GatewayEvents } from "./core/operations/events.js";
 import { execute, stream } from "./core/operations/execute.js";
 import { capabilities, health, leaks, version } from "./core/operations/server.js";
+import { Executions } from "./executions.js";
 import { Images } from "./images.js";
 import { Instances } from "./instances.js";
-import type { CallOptions, ClientOptions, ExecuteOptions } from "./options.js";
+import type { CallOptions, ClientOptions, EventsOptions, ExecuteOptions } from "./options.js";
 import { FetchTransport } from "./transport/fetch.js";
-import type { Capabilities, ExecuteEvent, ExecuteResult, Health, Leak, VersionInfo } from "./types.js";
+import type { Capabilities, ExecuteEvent, ExecuteResult, GatewayEvent, Health, Leak, VersionInfo } from "./types.js";
 
 /** A client of one gateway. */
 export class FaaSClient {
@@ -21,6 +24,8 @@ export class FaaSClient {
   readonly images: Images;
   /** Sandboxes that outlive one request. */
   readonly instances: Instances;
+  /** Commands in them that go on by themselves. */
+  readonly executions: Executions;
   readonly #transport: FetchTransport;
 
   /** @throws TypeError or RangeError where an option or `FAAS_BASE_URL` is not valid. */
@@ -30,6 +35,7 @@ export class FaaSClient {
     this.#transport = new FetchTransport(config, options.fetch);
     this.images = new Images(this.#transport);
     this.instances = new Instances(this.#transport);
+    this.executions = new Executions(this.#transport);
   }
 
   /**
@@ -64,7 +70,22 @@ export class FaaSClient {
     command: string | readonly string[],
     options: string | ExecuteOptions = {},
   ): AsyncGenerator<ExecuteEvent, void, undefined> {
-    return this.#transport.stream(stream(command, typeof options === "string" ? { image: options } : options));
+    const call = stream(command, typeof options === "string" ? { image: options } : options);
+    return this.#transport.stream(new ExecuteEvents(call));
+  }
+
+  /**
+   * What becomes of instances and executions, as it happens. It never ends: leave the loop, or use a `signal`.
+   *
+   * When the connection breaks it goes on after the last event, as often as the client's retry policy says: none is missed,
+   * unless the connection breaks before the first one and `after` was not given.
+   *
+   * @throws GoneError where events after `after` are no longer kept; `firstOffset` is the number of the first that is.
+   * @throws RangeNotSatisfiableError where there is no such event yet.
+   * @throws TransportError where the gateway cannot be reached any more.
+   */
+  events(options: EventsOptions = {}): AsyncGenerator<GatewayEvent, void, undefined> {
+    return this.#transport.stream(new GatewayEvents(options));
   }
 
   /** What every runtime can do on the gateway's host, and the reason for what it cannot. */

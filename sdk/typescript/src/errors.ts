@@ -62,6 +62,8 @@ export interface Problem {
   readonly errors: readonly FieldError[];
   readonly retryAfterMs: number | null;
   readonly execution: ExecuteResult | null;
+  readonly firstOffset: number | null;
+  readonly nextOffset: number | null;
 }
 
 /** The gateway answered with an error. */
@@ -126,7 +128,15 @@ export class RequestTimeoutError extends APIError {}
 export class ConflictError extends APIError {}
 
 /** `gone`: what was asked for is no longer held. */
-export class GoneError extends APIError {}
+export class GoneError extends APIError {
+  /** The first offset of output that is still held, or the first event; null where the gateway did not say. */
+  readonly firstOffset: number | null;
+
+  constructor(problem: Problem) {
+    super(problem);
+    this.firstOffset = problem.firstOffset;
+  }
+}
 
 /** `payload_too_large`: the body is larger than the gateway takes. */
 export class PayloadTooLargeError extends APIError {}
@@ -135,7 +145,15 @@ export class PayloadTooLargeError extends APIError {}
 export class UnsupportedMediaTypeError extends APIError {}
 
 /** `range_not_satisfiable`: the range asked for lies outside the content. */
-export class RangeNotSatisfiableError extends APIError {}
+export class RangeNotSatisfiableError extends APIError {
+  /** The offset after the last byte of output, where output was asked for; null where the gateway did not say. */
+  readonly nextOffset: number | null;
+
+  constructor(problem: Problem) {
+    super(problem);
+    this.nextOffset = problem.nextOffset;
+  }
+}
 
 /** `rate_limited`: too many requests in too short a time. */
 export class RateLimitedError extends APIError {}

@@ -1,6 +1,6 @@
 // What a caller can set: the client's settings, the options of each verb, the policy of retries.
 
-import type { ImageProgress } from "./types.js";
+import type { ImageProgress, TerminalSize } from "./types.js";
 
 /** A file put into the sandbox before the command runs. */
 export interface FileInput {
@@ -100,6 +100,12 @@ export interface CreateInstanceOptions extends CallOptions {
   readonly onTimeout?: "delete" | "pause" | undefined;
   /** Whether a command for it resumes it when it is paused. */
   readonly autoResume?: boolean | undefined;
+  /** Its main command, which runs from its start on: a string is run by `/bin/sh -c`. */
+  readonly command?: string | readonly string[] | undefined;
+  /** Whether the image's own command (Entrypoint and Cmd) is the main command; `command` then replaces its Cmd. */
+  readonly main?: boolean | undefined;
+  /** When the main command is run again after it ended; the gateway's default is `never`. */
+  readonly restart?: "never" | "on_failure" | "always" | undefined;
   /** Free words for the caller's own use; the list can be asked for them. */
   readonly labels?: Readonly<Record<string, string>> | undefined;
   /** 1 to 255 visible ASCII characters: however often the same call is made with it, there is one instance. */
@@ -130,10 +136,19 @@ export interface ExecOptions extends CallOptions {
   readonly files?: Readonly<Record<string, string | Uint8Array>> | readonly FileInput[] | undefined;
   /** Secrets: each appears as the file `/run/secrets/NAME`, readable by the command's user alone. */
   readonly secrets?: Readonly<Record<string, string>> | undefined;
-  /** Wall time of the command in milliseconds, while the instance is not paused; the gateway's default is 30000. */
+  /** Wall time of the command in milliseconds, while the instance is not paused; the gateway's default is 30000, and none for a command in the background. */
   readonly timeoutMs?: number | undefined;
-  /** How many bytes are kept of each of stdout and stderr; the rest is read and dropped. */
+  /**
+   * How many bytes are kept of each of stdout and stderr; the rest is read and dropped. Of a command in the background the
+   * newest part is kept.
+   */
   readonly maxOutputBytes?: number | undefined;
+  /** Whether the command goes on when its caller goes away; it can be found again by its id. */
+  readonly keepRunning?: boolean | undefined;
+  /** Whether standard input stays open for `input`; for a command in the background, or one that is kept running. */
+  readonly stdinOpen?: boolean | undefined;
+  /** The size of a terminal that the command gets; for one in the background. */
+  readonly tty?: TerminalSize | undefined;
   /** Free words for the caller's own use; they appear in the gateway's log. */
   readonly labels?: Readonly<Record<string, string>> | undefined;
   /** The id of this request, sent as `x-request-id`; the gateway makes one when not given. */
@@ -144,6 +159,131 @@ export interface ExecOptions extends CallOptions {
    */
   readonly idempotencyKey?: string | undefined;
 }
+
+/** The options of `executions`. */
+export interface ListExecutionsOptions extends CallOptions {
+  /** The most executions to tell of; all of them when not given. */
+  readonly limit?: number | undefined;
+}
+
+/** The options of the stream of a lasting execution. */
+export interface StreamOptions extends CallOptions {
+  /**
+   * The byte of output to begin with, stdout and stderr counted together; the first one that is still held when not
+   * given.
+   */
+  readonly offset?: number | undefined;
+}
+
+/** The options of `input`. */
+export interface InputOptions extends CallOptions {
+  /** Whether standard input ends after that. */
+  readonly eof?: boolean | undefined;
+}
+
+/** The options of `wait`. */
+export interface WaitOptions {
+  /** The longest wait in milliseconds; for ever when not given. It rejects with a `TimeoutError` (a `DOMException`). */
+  readonly timeoutMs?: number | undefined;
+  /** Aborting it ends the wait, and not the command. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The options of `logs`. */
+export interface LogsOptions extends CallOptions {
+  /** Only so many entries, the newest; all that are kept when not given. */
+  readonly tail?: number | undefined;
+  /** Whether what comes later is waited for: an iterator of entries, which ends with the instance. */
+  readonly follow?: boolean | undefined;
+}
+
+/** The options of `events`. */
+export interface EventsOptions extends CallOptions {
+  /** The number of the event after which to begin; 0: all that are kept. Those to come when not given. */
+  readonly after?: number | undefined;
+  /** Only those of this kind, or of these: `"instance.running"`, or its beginning, `"instance."`. */
+  readonly kind?: string | readonly string[] | undefined;
+  /** Only those of the instance or execution with this id. */
+  readonly subject?: string | undefined;
+}
+
+/** The options of `pty`. */
+export interface TerminalOptions {
+  /** Its lines; 24 when not given. */
+  readonly rows?: number | undefined;
+  /** Its columns; 80 when not given. */
+  readonly cols?: number | undefined;
+  /** What runs in it; a login shell when not given. */
+  readonly command?: string | undefined;
+  /** As whom. */
+  readonly user?: string | undefined;
+  /** Where. */
+  readonly workingDir?: string | undefined;
+  /** The terminal to connect to, which is there; what is above is of no account then. */
+  readonly executionId?: string | undefined;
+  /** The byte of its output to begin with; the first one that is still held when not given. */
+  readonly offset?: number | undefined;
+  /** Aborting it ends the attempt to connect. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What every verb of `files` can be given. */
+export interface FileOptions extends CallOptions {
+  /** As whom it is done: a name, `uid` or `uid:gid`; the instance's user when not given. */
+  readonly user?: string | undefined;
+}
+
+/** The options of `files.read` and `files.open`. */
+export interface ReadFileOptions extends FileOptions {
+  /** The first byte. */
+  readonly offset?: number | undefined;
+  /** The most bytes; all of them when not given. */
+  readonly length?: number | undefined;
+}
+
+/** The options of `files.write` and `files.writeStream`. */
+export interface WriteFileOptions extends FileOptions {
+  /** Permission bits: a number (`0o755`) or octal digits (`"0755"`); 0644 for a new file. */
+  readonly mode?: number | string | undefined;
+  /** `user[:group]` or `uid:gid`. */
+  readonly owner?: string | undefined;
+}
+
+/** The options of `files.list`. */
+export interface ListFilesOptions extends FileOptions {
+  /** The most entries to tell of; all of them when not given. */
+  readonly limit?: number | undefined;
+}
+
+/** The options of `files.mkdir`. */
+export interface MakeDirectoryOptions extends FileOptions {
+  /** Permission bits, as for a file. */
+  readonly mode?: number | string | undefined;
+}
+
+/** The options of `files.remove`. */
+export interface RemoveFileOptions extends FileOptions {
+  /** Whether a directory is removed with all that is in it. */
+  readonly recursive?: boolean | undefined;
+}
+
+/** The options of `files.watch`. */
+export interface WatchFilesOptions extends FileOptions {
+  /** Whether what is below its directories is watched, too. */
+  readonly recursive?: boolean | undefined;
+}
+
+/**
+ * What a file is written from: the path of a file of this machine, or a `file:` URL; bytes; or a stream or an iterable of
+ * them.
+ */
+export type UploadSource =
+  | string
+  | URL
+  | Uint8Array
+  | ReadableStream<Uint8Array>
+  | AsyncIterable<Uint8Array>
+  | Iterable<Uint8Array>;
 
 /** The options of `instances.stop`. */
 export interface StopInstanceOptions extends CallOptions {
@@ -202,9 +342,12 @@ export type ArchiveSource = string | URL | Uint8Array | ReadableStream<Uint8Arra
  * How often and how patiently a call is tried again.
  *
  * Only what is safe is tried again: a connection that was never made, a refusal to start (503 `overloaded`; 429 with
- * `Retry-After`), and for GETs, `instances.delete` and calls with an `idempotencyKey` also a lost connection and 502, 503, 504 (but for
- * `execution_timeout`). Another execution that may have begun is never sent twice, and neither is an archive that comes
- * from a stream.
+ * `Retry-After`), and for GETs, `instances.delete`, `cancel` of an execution, `files.write`, `files.mkdir` and calls with an
+ * `idempotencyKey` also a lost connection and 502, 503, 504 (but for `execution_timeout`). Another execution that may have
+ * begun is never sent twice, and neither is what comes from a stream or an iterable.
+ *
+ * A stream that can be taken up again (of a lasting execution, of the gateway's events) is tried as often after each of its
+ * events.
  */
 export interface RetryPolicy {
   /** The most attempts after the first; 0 switches retries off. Default: 2. */

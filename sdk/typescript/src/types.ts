@@ -177,6 +177,194 @@ export interface ExitEvent extends Omit<ExecuteResultMembers, "stdout" | "stderr
 /** One event of a stream. */
 export type ExecuteEvent = StartedEvent | OutputEvent | GapEvent | ExitEvent;
 
+/** The size of a terminal, in characters. */
+export interface TerminalSize {
+  /** Lines. */
+  readonly rows: number;
+  /** Columns. */
+  readonly cols: number;
+}
+
+/** An execution as the gateway tells of it. */
+export interface ExecutionInfo {
+  /** Its id. */
+  readonly executionId: string;
+  /** The instance that it runs in, or ran in. */
+  readonly instanceId: string;
+  /** `command`, `main` (the main command of its instance) or `terminal`. */
+  readonly kind: string;
+  /**
+   * `running`, `exited`, `timed_out`, `cancelled`, `failed` (it could not be started) or `lost` (its sandbox or agent
+   * ended).
+   */
+  readonly status: string;
+  /** Why it stands there, or null. */
+  readonly statusReason: string | null;
+  /** What it runs. */
+  readonly command: string | readonly string[];
+  /** Whether it was started in the background. */
+  readonly background: boolean;
+  /** Its terminal, or null. */
+  readonly tty: TerminalSize | null;
+  /** The caller's own words. */
+  readonly labels: Readonly<Record<string, string>>;
+  /** Its timeout, or null. */
+  readonly timeoutMs: number | null;
+  /** When it was started (RFC 3339). */
+  readonly createdAt: string;
+  /** When it ended (RFC 3339), or null. */
+  readonly endedAt: string | null;
+  /** Its exit code, 128 + n when signal n ended it; null while it has none. */
+  readonly exitCode: number | null;
+  /** Whether it exited with code 0. */
+  readonly ok: boolean;
+  /** The name of the signal that ended it (`"SIGKILL"`), or null. */
+  readonly signal: string | null;
+  /** Whether the kernel killed a process of its instance for want of memory while it ran. */
+  readonly oomKilled: boolean;
+  /** Whether not all of standard output was kept. */
+  readonly stdoutTruncated: boolean;
+  /** Whether not all of standard error was kept. */
+  readonly stderrTruncated: boolean;
+  /** Its wall time in milliseconds, or null while it runs. */
+  readonly durationMs: number | null;
+  /** Null, or `process exited with code N`. */
+  readonly error: string | null;
+  /** The offset of the first byte of its output that is still held. */
+  readonly firstOffset: number;
+  /** The offset after the last. */
+  readonly nextOffset: number;
+}
+
+/** A lasting execution has ended: the last event of its stream. */
+export interface EndEvent
+  extends Pick<
+    ExecutionInfo,
+    | "executionId"
+    | "exitCode"
+    | "ok"
+    | "signal"
+    | "stdoutTruncated"
+    | "stderrTruncated"
+    | "durationMs"
+    | "oomKilled"
+    | "error"
+  > {
+  readonly event: "exit";
+}
+
+/** One event of the stream of a lasting execution. */
+export type ExecutionEvent = OutputEvent | GapEvent | EndEvent;
+
+/** What a lasting execution wrote, as far as it was held. */
+export interface ExecutionOutput {
+  /** Standard output as text; of one with a terminal, all that it wrote. U+FFFD stands for bytes that are not UTF-8. */
+  readonly stdout: string;
+  /** Standard error, likewise. */
+  readonly stderr: string;
+  /** Standard output, byte for byte. */
+  readonly stdoutBytes: Uint8Array;
+  /** Standard error, byte for byte. */
+  readonly stderrBytes: Uint8Array;
+  /** What is missing in the middle. */
+  readonly gaps: readonly GapEvent[];
+}
+
+/** The main command of an instance. */
+export interface MainInfo {
+  /** What it runs. */
+  readonly command: string | readonly string[];
+  /** When it is run again after it ended: `never`, `on_failure` or `always`. */
+  readonly restart: string;
+  /** Its newest run, or null. */
+  readonly executionId: string | null;
+  /** How often it was run again. */
+  readonly restarts: number;
+}
+
+/** A file in an instance, or a directory, or what else stands at a path. */
+export interface FileInfo {
+  /** Where it is. Where its name is not UTF-8, U+FFFD stands for that; `pathBase64` is exact. */
+  readonly path: string;
+  /** The exact bytes of the path in base64, where they are not UTF-8. */
+  readonly pathBase64: string | null;
+  /** The last part of the path. */
+  readonly name: string;
+  /** `file`, `directory`, `symlink`, `fifo`, `socket`, `block_device` or `char_device`. */
+  readonly type: string;
+  /** Its size. */
+  readonly sizeBytes: number;
+  /** Its permission bits in octal digits, such as `0644`. */
+  readonly mode: string;
+  /** Its owner. */
+  readonly uid: number;
+  /** Its group. */
+  readonly gid: number;
+  /** The owner's name in the instance, or null where it has none. */
+  readonly owner: string | null;
+  /** The group's name, likewise. */
+  readonly group: string | null;
+  /** When its content was last changed (RFC 3339). */
+  readonly modifiedAt: string;
+  /** Where a symbolic link leads, or null. */
+  readonly target: string | null;
+}
+
+/** What came out of a tar archive. */
+export interface UnpackedTar {
+  /** How many entries. */
+  readonly files: number;
+  /** How many bytes of content. */
+  readonly bytes: number;
+}
+
+/** Something that happened where a watch looks. */
+export interface FileEvent {
+  /**
+   * `ready` (the first: changes are seen from now on), `created`, `modified`, `deleted`, `moved`, or `overflow` (changes
+   * were missed).
+   */
+  readonly event: string;
+  /** What it happened to; null for `ready` and `overflow`. */
+  readonly path: string | null;
+  /** Where it was before it was moved, where that is known. */
+  readonly from: string | null;
+  /** What it is: see {@link FileInfo.type}. */
+  readonly type: string | null;
+}
+
+/** Something that became of an instance or an execution. */
+export interface GatewayEvent {
+  /** Its number; each is higher than the one before. */
+  readonly seq: number;
+  /** When it was (RFC 3339). */
+  readonly at: string;
+  /** What: `instance.running`, `execution.ended`, ... */
+  readonly kind: string;
+  /** The id of the instance or the execution. */
+  readonly subject: string;
+  /** What more is said of it, under the names of the HTTP contract. */
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+/** A piece of output of an instance's main command, or something that became of the instance. */
+export interface LogEntry {
+  /** When it was (RFC 3339). */
+  readonly at: string;
+  /** `stdout`, `stderr` or `event`. */
+  readonly type: string;
+  /** The run of the main command, or null. */
+  readonly executionId: string | null;
+  /** The output, byte for byte; null for an event. */
+  readonly bytes: Uint8Array | null;
+  /** The output as text; U+FFFD stands for bytes that are not UTF-8. Null for an event. */
+  readonly text: string | null;
+  /** What became of the instance, such as `instance.running`; null for output. */
+  readonly kind: string | null;
+  /** Why, or null. */
+  readonly reason: string | null;
+}
+
 /** One member of a request that is not valid. */
 export interface FieldError {
   /** Where: a JSON Pointer (RFC 6901) into the body, `""` for the whole of it. */
@@ -368,6 +556,8 @@ export interface InstanceInfo {
   readonly onTimeout: string;
   /** Whether a command for it resumes it when it is paused. */
   readonly autoResume: boolean;
+  /** Its main command, or null. */
+  readonly main: MainInfo | null;
 }
 
 /** What an instance uses now; null where its runtime does not tell, or where it does not run. */

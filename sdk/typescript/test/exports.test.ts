@@ -6,11 +6,11 @@ import * as sdk from "../src/index.js";
 
 test("the package exports exactly these values", () => {
   expect(Object.keys(sdk).sort()).toEqual(
-    `APIError ConflictError ConnectFailedError ConnectionLostError ExecuteResult ExecutionTimeoutError FaaSClient
+    `APIError ConflictError ConnectFailedError ConnectionLostError ExecuteResult Execution ExecutionTimeoutError FaaSClient
      FaaSError ForbiddenError GoneError ImageUnavailableError Instance InsufficientStorageError InternalError
      InvalidRequestError MethodNotAllowedError NotFoundError OverloadedError PayloadTooLargeError QuotaExceededError
      RangeNotSatisfiableError RateLimitedError RequestTimeoutError ResponseFormatError RuntimeUnavailableError
-     SandboxLostError TransportError TransportTimeoutError UnauthorizedError UnsupportedError
+     SandboxLostError Terminal TransportError TransportTimeoutError UnauthorizedError UnsupportedError
      UnsupportedMediaTypeError VERSION`
       .split(/\s+/)
       .sort(),
@@ -21,6 +21,7 @@ test("the client has these verbs", () => {
   expect(Object.getOwnPropertyNames(sdk.FaaSClient.prototype).sort()).toEqual([
     "capabilities",
     "constructor",
+    "events",
     "execute",
     "health",
     "leaks",
@@ -37,14 +38,28 @@ test("the client has these verbs", () => {
   ]);
 });
 
-test("instances and the client's member have these verbs", () => {
-  const { instances } = new sdk.FaaSClient({ baseUrl: "http://127.0.0.1:1" });
-  const changes = ["delete", "exec", "metrics", "pause", "resume", "setTimeout", "start", "stop", "update"];
-  expect(Object.getOwnPropertyNames(Object.getPrototypeOf(instances)).sort()).toEqual(
-    ["constructor", "create", "get", "list", ...changes].sort(),
+/** The verbs of an object, or of what a class makes. */
+function verbs(of: object): string[] {
+  return Object.getOwnPropertyNames(of)
+    .filter((name) => name !== "constructor")
+    .sort();
+}
+
+test("instances, executions, files and terminals have these verbs", () => {
+  const { instances, executions } = new sdk.FaaSClient({ baseUrl: "http://127.0.0.1:1" });
+  const changes = `delete exec executions logs metrics pause pty resume setTimeout start stop stream update`.split(" ");
+  expect(verbs(Object.getPrototypeOf(instances))).toEqual(["create", "files", "get", "list", ...changes].sort());
+  expect(verbs(sdk.Instance.prototype)).toEqual(["id", "info", "main", "name", "refresh", "status", ...changes].sort());
+  const shared = ["cancel", "input", "signal", "stream"];
+  expect(verbs(Object.getPrototypeOf(executions))).toEqual(["get", ...shared].sort());
+  expect(verbs(sdk.Execution.prototype)).toEqual(
+    ["exitCode", "id", "info", "output", "refresh", "status", "wait", ...shared].sort(),
   );
-  expect(Object.getOwnPropertyNames(sdk.Instance.prototype).sort()).toEqual(
-    ["constructor", "id", "info", "name", "refresh", "status", ...changes].sort(),
+  expect(verbs(Object.getPrototypeOf(instances.files("ins-1")))).toEqual(
+    `downloadTar list mkdir move open read readText remove stat uploadTar watch write writeStream`.split(" "),
+  );
+  expect(verbs(sdk.Terminal.prototype)).toEqual(
+    ["close", "end", "executionId", "gaps", "offset", "read", "reattach", "resize", "write"].sort(),
   );
 });
 

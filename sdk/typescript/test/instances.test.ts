@@ -66,6 +66,9 @@ test("every option of create reaches its member", async ({ client, stub }) => {
     idleTimeoutMs: 500,
     onTimeout: "pause",
     autoResume: true,
+    command: ["serve", "-p", "80"],
+    main: true,
+    restart: "on_failure",
     labels: { job: "7" },
     idempotencyKey: "k-1",
     httpTimeoutMs: 5000,
@@ -88,6 +91,9 @@ test("every option of create reaches its member", async ({ client, stub }) => {
     idle_timeout_ms: 500,
     on_timeout: "pause",
     auto_resume: true,
+    command: ["serve", "-p", "80"],
+    main: true,
+    restart: "on_failure",
     labels: { job: "7" },
   });
 });
@@ -109,6 +115,7 @@ test("every member of an instance is read", async ({ client, stub }) => {
     pidsLimit: 64,
     diskMb: 8,
     network: "none",
+    main: null,
     labels: {},
     parentId: null,
     snapshotId: null,

@@ -74,9 +74,68 @@ export function instance(changes: Record<string, unknown> = {}): Record<string, 
     expires_at: null,
     on_timeout: "delete",
     auto_resume: false,
+    main: null,
     resources: { cpu_cores: 0.5, memory_mb: 128, disk_mb: null },
     ...changes,
   };
+}
+
+/** An `Execution` with some members changed. */
+export function lasting(changes: Record<string, unknown> = {}): Record<string, unknown> {
+  return {
+    execution_id: "exe-1",
+    instance_id: "ins-1",
+    kind: "command",
+    status: "running",
+    status_reason: null,
+    command: "make",
+    background: true,
+    tty: null,
+    labels: {},
+    timeout_ms: null,
+    created_at: "2026-01-02T03:04:05.678Z",
+    ended_at: null,
+    exit_code: null,
+    signal: null,
+    oom_killed: false,
+    stdout_truncated: false,
+    stderr_truncated: false,
+    duration_ms: null,
+    error: null,
+    first_offset: 0,
+    next_offset: 0,
+    ...changes,
+  };
+}
+
+/** A `FileInfo` with some members changed. */
+export function fileInfo(changes: Record<string, unknown> = {}): Record<string, unknown> {
+  return {
+    path: "/a",
+    name: "a",
+    type: "file",
+    size_bytes: 1,
+    mode: "0644",
+    uid: 0,
+    gid: 0,
+    owner: "root",
+    group: null,
+    modified_at: "2026-01-02T03:04:05.678Z",
+    target: null,
+    ...changes,
+  };
+}
+
+/** An answer of events, one a line. */
+export function eventLines(said: readonly object[], more: Reply = {}): Reply {
+  const body = said.map((event) => `${JSON.stringify(event)}\n`).join("");
+  return { body, headers: { "content-type": "application/x-ndjson" }, ...more };
+}
+
+/** The same, whose connection breaks after the events. */
+export function cutLines(said: readonly object[]): Reply {
+  const whole = eventLines([...said, { event: "exit" }]);
+  return { ...whole, cutAfter: String(whole.body).length - 3 };
 }
 
 /** An error body with some members changed. */
@@ -199,7 +258,7 @@ export class StubGateway {
       return;
     }
     const status = reply.status ?? 200;
-    if (status === 202 || status === 204) {
+    if (status === 204 || (status === 202 && reply.json === undefined)) {
       response.writeHead(status, { "x-request-id": "req-h" }).end();
       return;
     }

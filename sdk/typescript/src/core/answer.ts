@@ -5,8 +5,6 @@ import type { Answer, Call } from "./call.js";
 import { DecodeError } from "./decode.js";
 import { apiError } from "./problem.js";
 
-const NO_CONTENT: readonly number[] = [202, 204];
-
 /**
  * The call's result.
  *
@@ -21,10 +19,12 @@ export function readAnswer<T>(call: Call<T>, answer: Answer): T {
       answer.status,
     );
   }
-  if (!call.resultStatuses.includes(answer.status) || isProblem(answer)) {
+  if (!isResult(call, answer)) {
     throw apiError(answer);
   }
-  const value = NO_CONTENT.includes(answer.status) ? null : parsed(call, answer);
+  // One that says that something goes on has a body or has none.
+  const isEmpty = answer.status === 204 || (answer.status === 202 && answer.body === "");
+  const value = isEmpty ? null : parsed(call, answer);
   try {
     return call.read(value, answer.headers);
   } catch (error) {
@@ -50,6 +50,8 @@ function parsed(call: Call<unknown>, answer: Answer): unknown {
   }
 }
 
-function isProblem(answer: Answer): boolean {
-  return answer.headers.get("content-type")?.startsWith("application/problem+json") ?? false;
+/** Whether an answer is the call's result, and no error. */
+export function isResult(call: Call<unknown>, answer: Pick<Answer, "status" | "headers">): boolean {
+  const isProblem = answer.headers.get("content-type")?.startsWith("application/problem+json") ?? false;
+  return call.resultStatuses.includes(answer.status) && !isProblem;
 }

@@ -24,7 +24,7 @@ export interface Reading {
 
 /** A request, and how to read the answer to it. */
 export interface Call<T> {
-  readonly method: "GET" | "POST" | "PATCH" | "DELETE";
+  readonly method: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
   /** Beneath the base URL, with a leading slash. */
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
@@ -41,7 +41,9 @@ export interface Call<T> {
   readonly resultStatuses: readonly number[];
   /** Whether it does nothing and is no error when it has been done before. */
   readonly idempotent?: boolean;
-  /** Makes the result from the parsed JSON (null where the answer is 202 or 204, which have none); throws a `DecodeError`. */
+  /** Whether the body of a result is bytes: `read` is given them then. */
+  readonly raw?: boolean;
+  /** Makes the result from the parsed JSON (null where the answer is 204, or 202 without a body); throws a `DecodeError`. */
   readonly read: (value: unknown, headers: Headers) => T;
 }
 

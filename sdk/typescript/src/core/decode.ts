@@ -100,6 +100,16 @@ export class Members {
     });
   }
 
+  /** A string, or an array of strings. */
+  words(name: string): string | string[] {
+    return typeof this.raw[name] === "string" ? this.string(name) : this.strings(name);
+  }
+
+  /** An object, or null where it is null or absent. */
+  optionalChild(name: string): Members | null {
+    return (this.raw[name] ?? null) === null ? null : this.child(name);
+  }
+
   #present(name: string): unknown {
     if (!Object.hasOwn(this.raw, name)) {
       throw new DecodeError(`${this.#where(name)} is missing`);

@@ -1,117 +1,117 @@
-// Reads the events of an execution, one JSON object a line.
+// The events of an execution while it runs, and of a lasting one at any time.
 
 import { Buffer } from "node:buffer";
-import { ConnectionLostError, ResponseFormatError } from "../errors.js";
-import type { ExecuteEvent, OutputEvent } from "../types.js";
-import { readAnswer } from "./answer.js";
+import type { StreamOptions } from "../options.js";
+import type { ExecuteEvent, ExecutionEvent, GapEvent, OutputEvent } from "../types.js";
 import type { Call } from "./call.js";
-import { DecodeError, Members } from "./decode.js";
+import { refuseUnknown } from "./config.js";
+import type { Members } from "./decode.js";
+import { EventSource, streamCall } from "./event-source.js";
 import { base64, readExit } from "./operations/execute.js";
-import { apiError } from "./problem.js";
+import { segment } from "./operations/ids.js";
 
-/**
- * Takes the pieces of a body as they come, and gives the events in them.
- *
- * Events of a name that this version does not know are passed over, and so are empty lines: a gateway that has nothing to
- * say sends one from time to time.
- */
-export class ExecuteEventReader {
+/** Those of a command that ends with its connection: asked for once. */
+export class ExecuteEvents extends EventSource<ExecuteEvent> {
   readonly #call: Call<never>;
-  readonly #status: number;
-  readonly #headers: Headers;
-  readonly #areEvents: boolean;
-  readonly #decoder = new TextDecoder();
-  #rest = "";
-  #ended = false;
 
-  constructor(call: Call<never>, status: number, headers: Headers) {
+  constructor(call: Call<never>) {
+    super();
     this.#call = call;
-    this.#status = status;
-    this.#headers = headers;
-    const isStream = headers.get("content-type")?.startsWith("application/x-ndjson") ?? false;
-    this.#areEvents = call.resultStatuses.includes(status) && isStream;
   }
 
-  /**
-   * Takes the next piece.
-   *
-   * @throws APIError of the event `error`.
-   * @throws ResponseFormatError where a line is no event.
-   */
-  *feed(piece: Uint8Array): Generator<ExecuteEvent, void> {
-    this.#rest += this.#decoder.decode(piece, { stream: true });
-    if (!this.#areEvents) {
-      return;
-    }
-    const lines = this.#rest.split("\n");
-    this.#rest = lines.pop() ?? "";
-    for (const line of lines) {
-      const event = line.trim() === "" || this.#ended ? undefined : this.#event(line);
-      if (event !== undefined) {
-        this.#ended = event.event === "exit";
-        yield event;
-      }
+  call(): Call<never> {
+    return this.#call;
+  }
+
+  read(members: Members): ExecuteEvent | undefined {
+    const event = members.string("event");
+    switch (event) {
+      case "started":
+        return { event, requestId: members.string("request_id"), executionId: members.string("execution_id") };
+      case "exit":
+        return readExit(members);
+      default:
+        return outputOrGap(event, members);
     }
   }
 
-  /**
-   * All pieces have come.
-   *
-   * @throws APIError where the answer is an error and no stream.
-   * @throws ConnectionLostError where they ended before the last event.
-   */
-  end(): void {
-    if (!this.#areEvents) {
-      readAnswer(this.#call, { status: this.#status, headers: this.#headers, body: this.#rest });
+  override isLast(event: ExecuteEvent): boolean {
+    return event.event === "exit";
+  }
+}
+
+/** Those of a lasting execution, from an offset on. Goes on there when its connection breaks. */
+export class ExecutionEvents extends EventSource<ExecutionEvent> {
+  override readonly resumes = true;
+  readonly #id: string;
+  readonly #path: string;
+  readonly #options: StreamOptions;
+  #offset: number | undefined;
+
+  constructor(id: string, options: StreamOptions) {
+    super();
+    refuseUnknown(options, ["offset", "httpTimeoutMs", "signal"]);
+    if (options.offset !== undefined && !(Number.isSafeInteger(options.offset) && options.offset >= 0)) {
+      throw new RangeError(`offset is ${options.offset}, which is no number of bytes`);
     }
-    if (!this.#ended) {
-      throw new ConnectionLostError(`the events of ${this.#call.path} ended before the last of them`, true);
-    }
+    this.#id = id;
+    this.#path = `/api/v1/executions/${segment(id)}/stream`;
+    this.#options = options;
+    this.#offset = options.offset;
   }
 
-  #event(line: string): ExecuteEvent | undefined {
-    try {
-      const members = new Members(JSON.parse(line));
-      const event = members.string("event");
-      switch (event) {
-        case "started":
-          return { event, requestId: members.string("request_id"), executionId: members.string("execution_id") };
-        case "stdout":
-        case "stderr":
-          return readOutput(event, members);
-        case "gap":
-          return { event, from: members.integer("from"), to: members.integer("to") };
-        case "exit":
-          return readExit(members);
-        case "error":
-          throw apiError({
-            status: members.optionalInteger("status") ?? this.#status,
-            headers: this.#headers,
-            body: line,
-          });
-        default:
-          return undefined;
-      }
-    } catch (error) {
-      if (!(error instanceof DecodeError || error instanceof SyntaxError)) {
-        throw error;
-      }
-      const words = error instanceof DecodeError ? error.message : "a line is not JSON";
-      throw new ResponseFormatError(`the events of ${this.#call.path} are not the contract's: ${words}`, this.#status, {
-        cause: error,
-      });
+  call(): Call<never> {
+    return streamCall(this.#path, { offset: this.#offset?.toString() }, this.#options);
+  }
+
+  read(members: Members): ExecutionEvent | undefined {
+    const event = members.string("event");
+    if (event !== "exit") {
+      return outputOrGap(event, members);
+    }
+    const exitCode = members.optionalInteger("exit_code");
+    return {
+      event,
+      executionId: this.#id,
+      exitCode,
+      signal: members.optionalString("signal"),
+      stdoutTruncated: members.boolean("stdout_truncated"),
+      stderrTruncated: members.boolean("stderr_truncated"),
+      durationMs: members.optionalInteger("duration_ms"),
+      oomKilled: members.boolean("oom_killed"),
+      error: members.optionalString("error"),
+      ok: exitCode === 0,
+    };
+  }
+
+  override isLast(event: ExecutionEvent): boolean {
+    return event.event === "exit";
+  }
+
+  override took(event: ExecutionEvent): void {
+    if (event.event === "gap") {
+      this.#offset = event.to;
+    } else if (event.event !== "exit") {
+      this.#offset = event.offset + event.bytes.length;
     }
   }
 }
 
-function readOutput(event: "stdout" | "stderr", members: Members): OutputEvent {
+function outputOrGap(event: string, members: Members): OutputEvent | GapEvent | undefined {
+  switch (event) {
+    case "stdout":
+    case "stderr":
+      return { event, offset: members.integer("offset"), ...readData(members) };
+    case "gap":
+      return { event, from: members.integer("from"), to: members.integer("to") };
+    default:
+      return undefined;
+  }
+}
+
+/** The member `data` or `data_base64`; a `DecodeError` where there is neither, or it is not base64. */
+export function readData(members: Members): Pick<OutputEvent, "text" | "bytes" | "isText"> {
   const encoded = base64(members, "data_base64");
   const bytes = encoded === null ? Buffer.from(members.string("data"), "utf8") : Buffer.from(encoded, "base64");
-  return {
-    event,
-    offset: members.integer("offset"),
-    text: bytes.toString("utf8"),
-    bytes: new Uint8Array(bytes),
-    isText: encoded === null,
-  };
+  return { text: bytes.toString("utf8"), bytes: new Uint8Array(bytes), isText: encoded === null };
 }

@@ -28,6 +28,8 @@ export function apiError(answer: Answer): APIError {
     errors: fieldErrors(body.errors),
     retryAfterMs: retryAfterMs(answer.headers.get("retry-after")),
     execution: execution(body.execution),
+    firstOffset: offset(body.first_offset),
+    nextOffset: offset(body.next_offset),
   });
 }
 
@@ -51,6 +53,10 @@ function jsonObject(body: string): Readonly<Record<string, unknown>> {
 function text(body: Readonly<Record<string, unknown>>, name: string): string | null {
   const value = body[name];
   return typeof value === "string" ? value : null;
+}
+
+function offset(value: unknown): number | null {
+  return Number.isInteger(value) ? (value as number) : null;
 }
 
 function fieldErrors(value: unknown): FieldError[] {

@@ -6,6 +6,7 @@ import {
   ConnectionLostError,
   ExecutionTimeoutError,
   OverloadedError,
+  TransportTimeoutError,
 } from "../errors.js";
 import type { RetryPolicy } from "../options.js";
 import { type Call, isKeyed, isRepeatable, isSentOnce } from "./call.js";
@@ -63,6 +64,17 @@ export function retryWaitMs(
   }
   const backoff = Math.min(retry.initialBackoffMs * 2 ** attempt, retry.maxBackoffMs);
   return backoff / 2 + (backoff / 2) * fraction;
+}
+
+/**
+ * A stream's silence, whose gateway says something all the time, as the loss of its connection that it is. Not where the
+ * caller chose how long it may be.
+ */
+export function asLost(error: unknown, call: Call<unknown>): unknown {
+  if (error instanceof TransportTimeoutError && call.httpTimeoutMs === undefined) {
+    return new ConnectionLostError(error.message, error.requestSent, { cause: error });
+  }
+  return error;
 }
 
 function mayRepeat(call: Call<unknown>, error: unknown): boolean {

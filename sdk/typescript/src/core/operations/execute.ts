@@ -69,9 +69,13 @@ export function execute(command: string | readonly string[], options: ExecuteOpt
   };
 }
 
-/** The same for an answer of events, which `ExecuteEventReader` reads. */
+/** The same for an answer of events, which `ExecuteEvents` reads. */
 export function stream(command: string | readonly string[], options: ExecuteOptions): Call<never> {
-  const call = execute(command, options);
+  return asStream(execute(command, options));
+}
+
+/** The same call for an answer of events. */
+export function asStream(call: Call<ExecuteResult>): Call<never> {
   return {
     ...call,
     headers: { ...call.headers, accept: "application/x-ndjson" },

@@ -9,13 +9,15 @@ import type {
   StopInstanceOptions,
   UpdateInstanceOptions,
 } from "../../options.js";
-import type { ExecuteResult, InstanceInfo, InstanceMetrics } from "../../types.js";
+import type { ExecuteResult, ExecutionInfo, InstanceInfo, InstanceMetrics, MainInfo } from "../../types.js";
 import { type Call, IDEMPOTENCY_KEY } from "../call.js";
 import { checkedHttpTimeoutMs, refuseUnknown } from "../config.js";
 import { Members } from "../decode.js";
 import { givenHeaders } from "../headers.js";
 import type { Listed } from "../pages.js";
-import { checkedCommand, members, patienceMs, readExecution, textOrBase64, wireFiles } from "./execute.js";
+import { asStream, checkedCommand, members, patienceMs, readExecution, textOrBase64, wireFiles } from "./execute.js";
+import { readExecutionAnswer } from "./executions.js";
+import { segment } from "./ids.js";
 
 const PATH = "/api/v1/instances";
 
@@ -42,6 +44,8 @@ const CREATE_MEMBERS = {
   idleTimeoutMs: "idle_timeout_ms",
   onTimeout: "on_timeout",
   autoResume: "auto_resume",
+  main: "main",
+  restart: "restart",
   labels: "labels",
 } as const satisfies Partial<Record<keyof CreateInstanceOptions, string>>;
 
@@ -53,6 +57,9 @@ const EXEC_MEMBERS = {
   secrets: "secrets",
   timeoutMs: "timeout_ms",
   maxOutputBytes: "max_output_bytes",
+  keepRunning: "keep_running",
+  stdinOpen: "stdin_open",
+  tty: "tty",
   labels: "labels",
 } as const satisfies Partial<Record<keyof ExecOptions, string>>;
 
@@ -62,8 +69,9 @@ const ALWAYS = ["httpTimeoutMs", "signal"] as const;
 
 /** The call for a new instance. */
 export function create(options: CreateInstanceOptions): Call<InstanceInfo> {
-  refuseUnknown(options, [...Object.keys(CREATE_MEMBERS), "files", "idempotencyKey", ...ALWAYS]);
-  const body = { ...members(options, CREATE_MEMBERS), files: wireFiles(options.files) };
+  refuseUnknown(options, [...Object.keys(CREATE_MEMBERS), "command", "files", "idempotencyKey", ...ALWAYS]);
+  const command = options.command === undefined ? undefined : checkedCommand(options.command);
+  const body = { ...members(options, CREATE_MEMBERS), command, files: wireFiles(options.files) };
   return {
     ...change(PATH, options, body),
     headers: givenHeaders({ [IDEMPOTENCY_KEY]: options.idempotencyKey }),
@@ -99,9 +107,41 @@ export function remove(id: string, options: CallOptions): Call<void> {
 
 /** The call for one command in an instance. */
 export function exec(id: string, command: string | readonly string[], options: ExecOptions): Call<ExecuteResult> {
+  return {
+    ...execCall(id, command, options, {}),
+    defaultHttpTimeoutMs: patienceMs(options.timeoutMs),
+    read: readExecution,
+  };
+}
+
+/** The same for an answer of events. */
+export function execStream(id: string, command: string | readonly string[], options: ExecOptions): Call<never> {
+  return asStream(exec(id, command, options));
+}
+
+/** The same for a command that is not waited for. */
+export function execInBackground(
+  id: string,
+  command: string | readonly string[],
+  options: ExecOptions,
+): Call<ExecutionInfo> {
+  return {
+    ...execCall(id, command, options, { background: true }),
+    defaultHttpTimeoutMs: patienceMs(undefined),
+    resultStatuses: [202],
+    read: readExecutionAnswer,
+  };
+}
+
+function execCall(
+  id: string,
+  command: string | readonly string[],
+  options: ExecOptions,
+  more: object,
+): Omit<Call<unknown>, "read" | "defaultHttpTimeoutMs"> {
   refuseUnknown(options, [
     ...Object.keys(EXEC_MEMBERS),
-    ...["stdin", "files", "requestId", "idempotencyKey"],
+    ...["background", "stdin", "files", "requestId", "idempotencyKey"],
     ...ALWAYS,
   ]);
   const body = {
@@ -109,6 +149,7 @@ export function exec(id: string, command: string | readonly string[], options: E
     ...members(options, EXEC_MEMBERS),
     ...textOrBase64("stdin", options.stdin),
     files: wireFiles(options.files),
+    ...more,
   };
   return {
     method: "POST",
@@ -116,10 +157,8 @@ export function exec(id: string, command: string | readonly string[], options: E
     headers: givenHeaders({ "x-request-id": options.requestId, [IDEMPOTENCY_KEY]: options.idempotencyKey }),
     body: JSON.stringify(body),
     httpTimeoutMs: checkedHttpTimeoutMs(options.httpTimeoutMs),
-    defaultHttpTimeoutMs: patienceMs(options.timeoutMs),
     signal: options.signal,
     resultStatuses: [200],
-    read: readExecution,
   };
 }
 
@@ -205,6 +244,19 @@ function readInstance(from: Members): InstanceInfo {
     expiresAt: from.optionalString("expires_at"),
     onTimeout: from.string("on_timeout"),
     autoResume: from.boolean("auto_resume"),
+    main: readMain(from.optionalChild("main")),
+  };
+}
+
+function readMain(from: Members | null): MainInfo | null {
+  if (from === null) {
+    return null;
+  }
+  return {
+    command: from.words("command"),
+    restart: from.string("restart"),
+    executionId: from.optionalString("execution_id"),
+    restarts: from.integer("restarts"),
   };
 }
 
@@ -225,14 +277,7 @@ function readMetrics(from: Members): InstanceMetrics {
 }
 
 function path(id: unknown, rest = ""): string {
-  if (typeof id !== "string") {
-    throw new TypeError(`id is a string, not ${id === null ? "null" : typeof id}`);
-  }
-  // These would lead to another path.
-  if (["", ".", ".."].includes(id)) {
-    throw new RangeError(`id is ${JSON.stringify(id)}, which is no id`);
-  }
-  return `${PATH}/${encodeURIComponent(id)}${rest}`;
+  return `${PATH}/${segment(id)}${rest}`;
 }
 
 function label(key: string, value: string): string {
