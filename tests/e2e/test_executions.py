@@ -41,6 +41,8 @@ COUNT = "i=0; while [ $i -lt {0} ]; do echo $i; i=$((i+1)); done"
 HOLD = "head -c {0} /dev/zero | tail -c {0} | wc -c"
 """Holds so many bytes in memory at once."""
 
+MIB = 1 << 20
+
 LOOP = "while :; do sleep 0.05; done"
 
 
@@ -107,13 +109,14 @@ def test_what_runs_in_the_background_outlives_its_client_and_a_killed_server(suc
 
 def test_a_command_that_ends_while_there_is_no_server_has_ended(succession, backend, mark):
     instance = succession.client.instances.create(**backend.create)
-    started = instance.exec(f"echo begun; sleep {mark}", background=True)
+    started = instance.exec(f"echo begun; exec sleep {mark}", background=True)
     until(started.stream(), b"begun\n")
+    runs(f"sleep {mark}")
     succession.gateway.kill()
     os.kill(leftovers.pids_with(f"sleep {mark}")[0], signal.SIGKILL)
     gone(mark)
     found = succession.next().executions.get(started.id).wait(timeout_s=60)
-    assert (found.status, found.output().stdout) == ("exited", b"begun\n")
+    assert (found.status, found.info.signal, found.output().stdout) == ("exited", "SIGKILL", b"begun\n")
 
 
 def test_a_stream_begins_at_any_offset(instance, house):
@@ -139,13 +142,11 @@ def test_a_stream_begins_at_any_offset(instance, house):
 
 
 def test_output_that_was_dropped_is_gone_and_what_never_was_is_not_satisfiable(instance, house):
-    size, kept = 1_000_000, 65_536
-    command = f"head -c {size - 4} /dev/zero | tr '\\0' x; echo end"
-    started = instance.exec(command, background=True, max_output_bytes=kept).wait()
+    size = 14 * MIB
+    started = instance.exec(f"head -c {size - 4} /dev/zero | tr '\\0' x; echo end", background=True).wait()
     info = started.info
-    assert (info.status, info.next_offset, info.stdout_truncated) == ("exited", size, True)
-    assert size - info.first_offset >= 4
-    assert info.first_offset > 0
+    assert (info.status, info.next_offset) == ("exited", size)
+    assert 4 * MIB < size - info.first_offset <= 10 * MIB
     log, end = log_of(started.stream(), info.first_offset)
     assert isinstance(end, EndEvent)
     assert (len(log), log[-4:]) == (size - info.first_offset, b"end\n")
@@ -361,35 +362,48 @@ def test_closing_a_stream_ends_nothing_and_many_read_the_same(instance, mark):
 
 
 def test_a_slow_reader_holds_up_nobody(instance, house):
-    size = 32 * 1024 * 1024
+    size = 14 * MIB
     parts = urlsplit(house.url)
-    started = instance.exec(
-        f"read go; head -c {size} /dev/zero | tr '\\0' x; echo end >&2", background=True, stdin_open=True
-    )
-    path = f"/api/v1/executions/{started.id}/stream"
-    head = f"GET {path} HTTP/1.0\r\nhost: localhost\r\naccept: application/x-ndjson\r\n\r\n"
+    command = f"read go; head -c {size} /dev/zero | tr '\\0' x; echo end >&2"
+    started = instance.exec(command, background=True, stdin_open=True)
+    head = f"GET /api/v1/executions/{started.id}/stream HTTP/1.0\r\nhost: localhost\r\n"
     with socket.create_connection((parts.hostname, parts.port)) as slow:
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.sendall(head.encode())
+        slow.sendall(f"{head}accept: application/x-ndjson\r\n\r\n".encode())
         started.input("go\n")
-        tail, at = b"", 0
+        # Another one has all of it, while the slow one takes nothing.
+        end = None
         for event in started.stream():
-            if isinstance(event, OutputEvent):
-                assert event.offset == at
-                at, tail = at + len(event.data), event.data
-            elif isinstance(event, GapEvent):
-                assert event.start == at
-                at = event.end
-        assert (at, tail) == (size + 4, b"end\n")
+            assert not isinstance(event, GapEvent)
+            end = event.data if isinstance(event, OutputEvent) else end
+        assert end == b"end\n"
         assert started.refresh().info.ok
+        assert started.info.first_offset > 0
         assert instance.exec("echo fine").stdout == "fine\n"
-        # The slow one gets the rest, whatever it missed.
-        slow.settimeout(60)
+        # The slow one gets the rest, and is told what it missed.
         answer = b""
         while piece := slow.recv(1 << 20):
-            answer = (answer + piece)[-100_000:]
-    last = json.loads(answer.splitlines()[-1])
-    assert (last["event"], last["exit_code"]) == ("exit", 0)
+            answer += piece
+    events = [json.loads(line) for line in answer.partition(b"\r\n\r\n")[2].splitlines() if line]
+    at = 0
+    for event in events[1:-1]:
+        if event["event"] == "gap":
+            assert event["from"] == at
+            at = event["to"]
+        else:
+            assert event["offset"] == at
+            at += len(event["data"])
+    assert "gap" in [event["event"] for event in events]
+    assert (at, events[-1]["event"], events[-1]["exit_code"]) == (size + 4, "exit", 0)
+
+
+def test_the_limit_of_output_holds_in_the_background(instance):
+    limited = instance.exec("head -c 5000 /dev/zero; echo err >&2", background=True, max_output_bytes=100).wait()
+    assert (limited.info.next_offset, limited.info.stdout_truncated, limited.info.stderr_truncated) == (
+        104,
+        True,
+        False,
+    )
+    assert limited.output().stderr == b"err\n"
 
 
 @pytest.mark.modes("root")

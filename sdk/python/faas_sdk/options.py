@@ -138,8 +138,8 @@ class ExecOptions(TypedDict, total=False):
     """Wall time of the command in milliseconds, while the instance is not paused; the gateway's default is 30000, and
     none for a command in the background."""
     max_output_bytes: int | None
-    """How many bytes are kept of each of stdout and stderr; the rest is read and dropped. Of a command in the
-    background the newest part is kept."""
+    """How many bytes are kept of each of stdout and stderr; the rest is read and dropped. For a command in
+    the background there is no limit where none is given: of too much output the newest part is held."""
     keep_running: bool | None
     """Whether the command goes on when its caller goes away; it can be found again by its id."""
     stdin_open: bool | None

@@ -67,13 +67,15 @@ class Terminal(_Known):
     def read(self, *, timeout_s: float | None = None) -> bytes:
         """The next piece of output, as it came; none when what runs in it has ended: :attr:`end` tells how.
 
+        Where its instance ended under it, that has the status ``lost``.
+
         Args:
             timeout_s: the longest wait in seconds; for ever when not given.
 
         Raises:
             TimeoutError: nothing came.
             ConnectionLostError: the connection broke; :meth:`reattach` makes another one.
-            APIError: an error of the gateway, such as :class:`SandboxLostError`; a subclass for each code.
+            APIError: the gateway cannot go on; a subclass for each code.
         """
         while self._state.end is None:
             if piece := self._state.take(self._socket.receive(timeout_s)):

@@ -324,14 +324,16 @@ class ExecutionOutput:
 class MainInfo:
     """The main command of an instance."""
 
-    command: str | tuple[str, ...]
-    """What it runs."""
+    command: str | tuple[str, ...] | None
+    """What was asked for; None where it is the image's own command alone."""
+    main: bool
+    """Whether it is the image's own command (its entrypoint, with `command` as its arguments where there is one)."""
     restart: str
     """When it is run again after it ended: ``never``, ``on_failure`` or ``always``."""
     execution_id: str | None
     """Its newest run, or None."""
     restarts: int
-    """How often it was run again."""
+    """How often it was run again since the instance was started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -405,10 +405,14 @@ def test_a_command_in_an_instance_can_be_streamed(caller, stub):
 
 
 def test_the_main_command_is_told_of(caller, stub):
-    main = {"command": "serve", "restart": "always", "execution_id": "exe-9", "restarts": 2}
+    main = {"command": ["serve"], "main": True, "restart": "always", "execution_id": "exe-9", "restarts": 2}
     stub.replies(Reply(json=instance(main=main)))
     found = caller("instances.get", "ins-1").main
-    assert (found.command, found.restart, found.execution_id, found.restarts) == ("serve", "always", "exe-9", 2)
+    assert (found.command, found.main, found.restart) == (("serve",), True, "always")
+    assert (found.execution_id, found.restarts) == ("exe-9", 2)
+    stub.replies(Reply(json=instance(main=main | {"command": None, "execution_id": None})))
+    found = caller("instances.get", "ins-1").main
+    assert (found.command, found.execution_id) == (None, None)
     older = instance()
     del older["main"]
     stub.replies(Reply(json=older))

@@ -53,10 +53,11 @@ export class Terminal implements AsyncDisposable {
   }
 
   /**
-   * The next piece of output, as it came; undefined when what runs in it has ended: `end` tells how.
+   * The next piece of output, as it came; undefined when what runs in it has ended: `end` tells how. Where its instance ended
+   * under it, that has the status `lost`.
    *
    * @throws ConnectionLostError where the connection broke; `reattach` makes another one.
-   * @throws APIError where the gateway failed, such as `SandboxLostError`.
+   * @throws APIError where the gateway cannot go on.
    */
   async read(options: WaitOptions = {}): Promise<Uint8Array | undefined> {
     const limits = [

@@ -272,13 +272,15 @@ export interface ExecutionOutput {
 
 /** The main command of an instance. */
 export interface MainInfo {
-  /** What it runs. */
-  readonly command: string | readonly string[];
+  /** What was asked for; null where it is the image's own command alone. */
+  readonly command: string | readonly string[] | null;
+  /** Whether it is the image's own command (its entrypoint, with `command` as its arguments where there is one). */
+  readonly main: boolean;
   /** When it is run again after it ended: `never`, `on_failure` or `always`. */
   readonly restart: string;
   /** Its newest run, or null. */
   readonly executionId: string | null;
-  /** How often it was run again. */
+  /** How often it was run again since the instance was started. */
   readonly restarts: number;
 }
 

@@ -391,14 +391,17 @@ test("a command in an instance can be streamed", async ({ client, stub }) => {
 });
 
 test("the main command is told of", async ({ client, stub }) => {
-  const main = { command: "serve", restart: "always", execution_id: "exe-9", restarts: 2 };
+  const main = { command: ["serve"], main: true, restart: "always", execution_id: "exe-9", restarts: 2 };
   stub.replies({ json: instance({ main }) });
   expect((await client.instances.get("ins-1")).main).toEqual({
-    command: "serve",
+    command: ["serve"],
+    main: true,
     restart: "always",
     executionId: "exe-9",
     restarts: 2,
   });
+  stub.replies({ json: instance({ main: { ...main, command: null, execution_id: null } }) });
+  expect((await client.instances.get("ins-1")).main).toMatchObject({ command: null, executionId: null });
   stub.replies({ json: instance({ main: undefined }) });
   expect((await client.instances.get("ins-1")).main).toBeNull();
 });

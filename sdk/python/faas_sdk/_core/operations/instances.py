@@ -291,7 +291,8 @@ def _read_main(members: Members | None) -> MainInfo | None:
     if members is None:
         return None
     return MainInfo(
-        command=members.words("command"),
+        command=None if members.raw.get("command") is None else members.words("command"),
+        main=members.boolean("main"),
         restart=members.string("restart"),
         execution_id=members.optional_string("execution_id"),
         restarts=members.integer("restarts"),

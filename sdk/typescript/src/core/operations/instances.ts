@@ -253,7 +253,8 @@ function readMain(from: Members | null): MainInfo | null {
     return null;
   }
   return {
-    command: from.words("command"),
+    command: (from.raw.command ?? null) === null ? null : from.words("command"),
+    main: from.boolean("main"),
     restart: from.string("restart"),
     executionId: from.optionalString("execution_id"),
     restarts: from.integer("restarts"),
