@@ -77,8 +77,9 @@ export class Socket {
         reject(new ConnectFailedError(`no terminal from ${url}: ${error.message}`, false)),
       );
       socket.once("unexpected-response", (_request, response) => {
-        refusal(response).then(reject, reject);
-        response.once("close", () => socket.terminate());
+        refusal(response)
+          .then(reject, reject)
+          .finally(() => socket.terminate());
       });
     });
     return connected;
