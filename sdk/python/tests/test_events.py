@@ -111,9 +111,11 @@ def test_a_log_is_followed_until_the_instance_ends(caller, stub):
     stub.replies(lines(*ENTRIES))
     check(drive(caller, steps_with(tail=9)))
     assert stub.seen[0].path == "/api/v1/instances/ins-1/logs?tail=9"
-    stub.replies(lines(ENTRIES[0], {"event": "error"} | problem(502, "sandbox_lost")))
-    with pytest.raises(SandboxLostError):
-        drive(caller, steps_with())
+    lost = {"at": AT} | problem(502, "sandbox_lost")
+    for last in (lost | {"type": "error"}, lost, lost | {"event": "error"}):
+        stub.replies(lines(ENTRIES[0], last))
+        with pytest.raises(SandboxLostError):
+            drive(caller, steps_with())
     whole = lines(*ENTRIES)
     stub.seen.clear()
     stub.replies(Reply(body=whole.body, headers=NDJSON, cut_after=len(whole.body) - 5))

@@ -102,8 +102,11 @@ test("a log is followed until the instance ends", async ({ client, stub }) => {
   stub.replies(eventLines(ENTRIES));
   expect(await follow()).toMatchObject(TOLD);
   expect(stub.seen[0]?.path).toBe("/api/v1/instances/ins-1/logs?tail=9");
-  stub.replies(eventLines([ENTRIES[0] as object, { ...problem(502, "sandbox_lost"), event: "error" }]));
-  expect(await rejection(follow())).toBeInstanceOf(SandboxLostError);
+  const lost = { at: AT, ...problem(502, "sandbox_lost") };
+  for (const last of [{ ...lost, type: "error" }, lost, { ...lost, event: "error" }]) {
+    stub.replies(eventLines([ENTRIES[0] as object, last]));
+    expect(await rejection(follow())).toBeInstanceOf(SandboxLostError);
+  }
   stub.seen.length = 0;
   stub.replies(cutLines(ENTRIES));
   expect(await rejection(follow())).toBeInstanceOf(ConnectionLostError);

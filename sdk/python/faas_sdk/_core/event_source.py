@@ -44,6 +44,10 @@ class EventSource(ABC, Generic[E]):
             DecodeError: it is not the contract's.
         """
 
+    def is_error(self, members: Members) -> bool:
+        """Whether it says why the stream does not go on, in the members of a problem."""
+        return members.raw.get("event") == "error"
+
     def is_last(self, _event: E) -> bool:
         """Whether nothing comes after it."""
         return False
@@ -104,7 +108,7 @@ class LineReader(Generic[E]):
     def _event(self, line: bytes) -> E | None:
         try:
             members = Members(json.loads(line))
-            if members.raw.get("event") != "error":
+            if not self._source.is_error(members):
                 return self._source.read(members)
             self._source.said_error = True
             status = members.optional_integer("status") or self._status

@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from faas_sdk._core.call import Answer
-from faas_sdk._core.decode import DecodeError
+from faas_sdk._core.decode import DecodeError, Members
 from faas_sdk._core.operations.execute import read_execution
 from faas_sdk.errors import BY_CODE, APIError, Problem
 from faas_sdk.types import ExecuteResult, FieldError
@@ -38,6 +38,14 @@ def api_error(answer: Answer) -> APIError:
         next_offset=_offset(body, "next_offset"),
     )
     return BY_CODE.get(code or "", APIError)(problem)
+
+
+def is_problem(members: Members) -> bool:
+    """Whether something with a member ``type`` that says what it is is an error.
+
+    A problem has a ``type`` of its own, and of two members of one name JSON keeps one: it is known by its others then.
+    """
+    return members.raw.get("type") == "error" or {"code", "detail", "status"} <= members.raw.keys()
 
 
 def retry_after_s(header: str | None) -> float | None:

@@ -27,6 +27,11 @@ export abstract class EventSource<E> {
   /** An event, or undefined for one that this version does not know; a `DecodeError` where it is not the contract's. */
   abstract read(members: Members): E | undefined;
 
+  /** Whether it says why the stream does not go on, in the members of a problem. */
+  isError(members: Members): boolean {
+    return members.raw.event === "error";
+  }
+
   /** Whether nothing comes after it. */
   isLast(_event: E): boolean {
     return false;
@@ -101,7 +106,7 @@ export class LineReader<E> {
   #event(line: string): E | undefined {
     try {
       const members = new Members(JSON.parse(line));
-      if (members.raw.event !== "error") {
+      if (!this.#source.isError(members)) {
         return this.#source.read(members);
       }
       this.#source.saidError = true;

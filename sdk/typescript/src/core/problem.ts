@@ -3,7 +3,7 @@
 import { APIError, BY_CODE } from "../errors.js";
 import type { ExecuteResult, FieldError } from "../types.js";
 import type { Answer } from "./call.js";
-import { DecodeError } from "./decode.js";
+import { DecodeError, type Members } from "./decode.js";
 import { readExecution } from "./operations/execute.js";
 
 /** How many characters of a foreign body are quoted. */
@@ -31,6 +31,15 @@ export function apiError(answer: Answer): APIError {
     firstOffset: offset(body.first_offset),
     nextOffset: offset(body.next_offset),
   });
+}
+
+/**
+ * Whether something with a member `type` that says what it is is an error.
+ *
+ * A problem has a `type` of its own, and of two members of one name JSON keeps one: it is known by its others then.
+ */
+export function isProblem({ raw }: Members): boolean {
+  return raw.type === "error" || ["code", "detail", "status"].every((name) => Object.hasOwn(raw, name));
 }
 
 /** The milliseconds in a `Retry-After` header. Its other form, a date, is not one the gateway sends. */

@@ -11,6 +11,7 @@ from faas_sdk._core.event_source import EventSource, stream_call
 from faas_sdk._core.execute_events import read_data
 from faas_sdk._core.operations.ids import segment
 from faas_sdk._core.pages import with_query
+from faas_sdk._core.problem import is_problem
 from faas_sdk.types import GatewayEvent, LogEntry
 
 
@@ -53,6 +54,9 @@ class LogEntries(EventSource[LogEntry]):
 
     def call(self) -> Call[Never]:
         return self._call
+
+    def is_error(self, members: Members) -> bool:
+        return is_problem(members) or super().is_error(members)
 
     def read(self, members: Members) -> LogEntry | None:
         return _read_entry(members)

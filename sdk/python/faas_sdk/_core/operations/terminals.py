@@ -9,7 +9,7 @@ from faas_sdk._core.decode import DecodeError, Members
 from faas_sdk._core.operations.executions import read_execution_info
 from faas_sdk._core.operations.ids import segment
 from faas_sdk._core.pages import with_query
-from faas_sdk._core.problem import api_error
+from faas_sdk._core.problem import api_error, is_problem
 from faas_sdk.errors import ResponseFormatError
 from faas_sdk.types import ExecutionInfo, GapEvent
 
@@ -80,6 +80,9 @@ class TerminalState:
             return frame
         try:
             members = Members(json.loads(frame))
+            if is_problem(members):
+                status = members.optional_integer("status") or SWITCHING_PROTOCOLS
+                raise api_error(Answer(status=status, headers={}, body=frame.encode()))
             match members.string("type"):
                 case "started":
                     self.execution_id = members.string("execution_id")
@@ -91,14 +94,6 @@ class TerminalState:
                     self.offset = gap.end
                 case "exit":
                     self.end = read_execution_info(members)
-                case "error":
-                    raise api_error(
-                        Answer(
-                            status=members.optional_integer("status") or SWITCHING_PROTOCOLS,
-                            headers={},
-                            body=frame.encode(),
-                        )
-                    )
         except (ValueError, RecursionError) as error:  # a DecodeError is a ValueError
             words = str(error) if isinstance(error, DecodeError) else "a text frame is not JSON"
             raise ResponseFormatError(

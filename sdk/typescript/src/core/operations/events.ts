@@ -8,6 +8,7 @@ import { each, type Members } from "../decode.js";
 import { EventSource, streamCall } from "../event-source.js";
 import { readData } from "../execute-events.js";
 import { withQuery } from "../pages.js";
+import { isProblem } from "../problem.js";
 import { segment } from "./ids.js";
 
 const ALWAYS = ["httpTimeoutMs", "signal"] as const;
@@ -60,6 +61,10 @@ export class LogEntries extends EventSource<LogEntry> {
 
   call(): Call<never> {
     return this.#call;
+  }
+
+  override isError(members: Members): boolean {
+    return isProblem(members) || super.isError(members);
   }
 
   read(members: Members): LogEntry {

@@ -6,7 +6,7 @@ import type { ExecutionInfo, GapEvent } from "../../types.js";
 import { refuseUnknown } from "../config.js";
 import { DecodeError, Members } from "../decode.js";
 import { withQuery } from "../pages.js";
-import { apiError } from "../problem.js";
+import { apiError, isProblem } from "../problem.js";
 import { readExecutionInfo } from "./executions.js";
 import { segment } from "./ids.js";
 
@@ -80,6 +80,10 @@ export class TerminalState {
   }
 
   #told(members: Members, frame: string): void {
+    if (isProblem(members)) {
+      const status = members.optionalInteger("status") ?? SWITCHING_PROTOCOLS;
+      throw apiError({ status, headers: new Headers(), body: frame });
+    }
     switch (members.string("type")) {
       case "started":
         this.executionId = members.string("execution_id");
@@ -95,10 +99,6 @@ export class TerminalState {
       case "exit":
         this.end = readExecutionInfo(members);
         break;
-      case "error": {
-        const status = members.optionalInteger("status") ?? SWITCHING_PROTOCOLS;
-        throw apiError({ status, headers: new Headers(), body: frame });
-      }
     }
   }
 }
