@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from faas_sdk import (
     ImageUnavailableError,
     InvalidRequestError,
     NotFoundError,
+    OutputEvent,
+    RangeNotSatisfiableError,
 )
 from tests.archive import saved
 
@@ -92,6 +95,47 @@ def test_the_life_of_an_instance(client):
     with pytest.raises(NotFoundError):
         instance.refresh()
     assert client.leaks() == ()
+
+
+def test_a_command_that_goes_on_by_itself(client):
+    with client.instances.create(image="host") as instance:
+        started = instance.exec("read line; echo got $line; exit 3", background=True, stdin_open=True)
+        started.input("x\n")
+        assert (started.wait(timeout_s=60).status, started.exit_code) == ("exited", 3)
+        assert client.executions.get(started.id).output().stdout == b"got x\n"
+        assert b"".join(event.data for event in started.stream(offset=4) if isinstance(event, OutputEvent)) == b"x\n"
+        with pytest.raises(RangeNotSatisfiableError) as caught:
+            list(started.stream(offset=1000))
+        assert caught.value.next_offset == 6
+        with pytest.raises(ConflictError):
+            started.input("more")
+        assert [one.id for one in instance.executions()] == [started.id]
+        with client.instances.pty(instance.id, command="read line; echo got $line") as terminal:
+            terminal.write("y\n")
+            assert b"got y" in b"".join(terminal)
+            assert terminal.end is not None
+            assert terminal.end.exit_code == 0
+
+
+def test_files_events_and_logs(client):
+    with client.instances.create(image="host", command="echo main") as instance:
+        instance.files.write("/srv/a", b"\x00\xff", mode=0o600)
+        assert instance.files.read("/srv/a", offset=1) == b"\xff"
+        assert instance.files.write_stream("/srv/b", (b"x" * 1000 for _ in range(1000))).size_bytes == 1_000_000
+        with instance.files.open("/srv/b") as file:
+            assert len(file.read()) == 1_000_000
+        assert [found.name for found in instance.files.list("/srv")] == ["a", "b"]
+        with closing(instance.files.watch("/srv")) as events:
+            assert next(events).kind == "ready"
+            instance.files.remove("/srv/a")
+            assert (next(events).kind, instance.files.list("/srv")[0].name) == ("deleted", "b")
+        client.executions.get(instance.main.execution_id).wait(timeout_s=60)
+        assert [entry.text for entry in instance.logs() if entry.type == "stdout"] == ["main\n"]
+    with closing(client.events(after=0, subject=instance.id, kind="instance.")) as events:
+        kinds = []
+        while "instance.deleted" not in kinds:
+            kinds.append(next(events).kind)
+    assert kinds[:2] == ["instance.creating", "instance.running"]
 
 
 def test_an_asynchronous_instance():

@@ -7,7 +7,13 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { test as base, describe, expect } from "vitest";
 import { FaaSClient } from "../src/client";
-import { ExecutionTimeoutError, ImageUnavailableError, InvalidRequestError, NotFoundError } from "../src/index.js";
+import {
+  ConflictError,
+  ExecutionTimeoutError,
+  ImageUnavailableError,
+  InvalidRequestError,
+  NotFoundError,
+} from "../src/index.js";
 import { saved } from "./archive.js";
 import { rejection } from "./stub.js";
 
@@ -84,6 +90,68 @@ describe.skipIf(missing)(title, () => {
     const one = client();
     const results = await Promise.all(Array.from({ length: 8 }, (_, n) => one.execute(["echo", String(n)])));
     expect(results.map((result) => result.stdout)).toEqual(Array.from({ length: 8 }, (_, n) => `${n}\n`));
+  });
+
+  test("a command that goes on by itself", async () => {
+    const one = client();
+    const instance = await one.instances.create({ image: "host", command: "echo main" });
+    try {
+      const script = "read line; echo got $line; exit 3";
+      const started = await instance.exec(script, { background: true, stdinOpen: true });
+      await started.input("x\n");
+      await started.wait({ timeoutMs: 60_000 });
+      expect([started.status, started.exitCode]).toEqual(["exited", 3]);
+      expect((await (await one.executions.get(started.id)).output()).stdout).toBe("got x\n");
+      expect(await rejection(started.input("more"))).toBeInstanceOf(ConflictError);
+      expect(await rejection(started.stream({ offset: 1000 }).next())).toMatchObject({ nextOffset: 6 });
+      const terminal = await instance.pty({ command: "read line; echo got $line" });
+      await terminal.write("y\n");
+      let shown = "";
+      for await (const piece of terminal) {
+        shown += Buffer.from(piece).toString();
+      }
+      await terminal.close();
+      expect(shown).toContain("got y");
+      expect(terminal.end?.exitCode).toBe(0);
+      await (await one.executions.get(instance.main?.executionId ?? "")).wait();
+      expect((await instance.logs()).flatMap(({ text }) => text ?? [])).toEqual(["main\n"]);
+    } finally {
+      await instance.delete();
+    }
+    for await (const { kind } of one.events({ after: 0, subject: instance.id })) {
+      if (kind === "instance.deleted") {
+        break;
+      }
+    }
+  });
+
+  test("files go both ways", async () => {
+    const instance = await client().instances.create({ image: "host" });
+    try {
+      const { files } = instance;
+      await files.write("/srv/a", new Uint8Array([0, 255]), { mode: 0o600 });
+      expect([...(await files.read("/srv/a", { offset: 1 }))]).toEqual([255]);
+      const pieces = Array.from({ length: 1000 }, () => new Uint8Array(1000));
+      expect((await files.writeStream("/srv/b", pieces)).sizeBytes).toBe(1_000_000);
+      let size = 0;
+      for await (const piece of (await files.open("/srv/b")) as unknown as AsyncIterable<Uint8Array>) {
+        size += piece.length;
+      }
+      expect(size).toBe(1_000_000);
+      expect((await files.list("/srv")).map(({ name, mode }) => [name, mode])).toEqual([
+        ["a", "0600"],
+        ["b", "0644"],
+      ]);
+      for await (const { event } of files.watch("/srv")) {
+        if (event === "deleted") {
+          break;
+        }
+        expect(event).toBe("ready");
+        await files.remove("/srv/a");
+      }
+    } finally {
+      await instance.delete();
+    }
   });
 
   test("an image is imported, listed and removed", async ({ tiny: { name, path } }) => {
