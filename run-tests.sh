@@ -9,7 +9,7 @@ usage() {
   cat <<'TEXT'
 Usage: ./run-tests.sh [--long] [--only STEP]... [--list] [--help]
 
-  --long       the long forms: 300 s of soak, 60 s for each fuzz target, 10,000 executions under ab, and the
+  --long       the long forms: 300 s of each soak, 60 s for each fuzz target, 10,000 executions under ab, and the
                end-to-end tests once more in a virtual machine with cgroup v2
   --only STEP  this step alone (may be given again); `provision` and what a step stands on run first
   --list       the steps, one a line
@@ -17,7 +17,8 @@ Usage: ./run-tests.sh [--long] [--only STEP]... [--list] [--help]
 Environment:
   FAAS_CACHE_DIR     where builds and packages are kept (default: $XDG_CACHE_HOME/faas-tests or ~/.cache/faas-tests)
   CARGO_TARGET_DIR   where cargo builds (default: target in the cache directory)
-  FAAS_SOAK_SECONDS  how long the server is kept under load (30)
+  FAAS_SOAK_SECONDS  how long the server is kept under load, with executions and with instances that are killed (30)
+  FAAS_E2E_WORKERS   how many end-to-end tests run at once (two for each core)
   FAAS_FUZZ_SECONDS  how long each fuzz target runs (10)
   FAAS_FAIL_ON_SKIP  0: a skipped test is shown and no failure (1)
 
@@ -88,6 +89,7 @@ export FAAS_ALLOWED_SKIPS
 FAAS_ALLOWED_SKIPS=$(grep -v '^#' tests/not-on-ci.txt | paste -sd, -)
 [ "${FAAS_FAIL_ON_SKIP:-1}" = 0 ] && unset FAAS_FAIL_ON_SKIP || export FAAS_FAIL_ON_SKIP=1
 soak_seconds=${FAAS_SOAK_SECONDS:-$([ -n "$long" ] && echo 300 || echo 30)}
+e2e_workers=${FAAS_E2E_WORKERS:-$((2 * $(nproc)))}
 fuzz_seconds=${FAAS_FUZZ_SECONDS:-$([ -n "$long" ] && echo 60 || echo 10)}
 [ -n "$long" ] && export FAAS_AB_REQUESTS=10000
 : >"$FAAS_SKIP_LOG"
@@ -205,7 +207,16 @@ step_typescript() {
   within 600 npm test --silent
 }
 
-step_e2e() { within 2700 "$venv/bin/python" -m pytest -q -ra -p no:cacheprovider tests/e2e; }
+# Most of its time is spent waiting, so more run at once than there are cores; those that look at the machine as a whole run
+# afterwards, alone. One of its tests is the soak of instances, in eight forms.
+step_e2e() {
+  local code=0 pytest=("$venv/bin/python" -m pytest -q -ra -p no:cacheprovider)
+  export FAAS_SOAK_SECONDS=$soak_seconds
+  within $((2700 + 8 * soak_seconds)) "${pytest[@]}" -n "$e2e_workers" --dist loadgroup --no-loadscope-reorder \
+    -m 'not alone' tests/e2e || code=1
+  within 600 "${pytest[@]}" -m alone tests/e2e || code=1
+  return $code
+}
 step_smoke() { within 300 "$venv/bin/python" ./test-gateway.py --base-url "$FAAS_BASE_URL"; }
 
 step_docs() {

@@ -3,6 +3,9 @@
 Every test that uses a gateway runs once for each of its modes: as root, as an ordinary user with one id, and as one
 with a range of them; where the machine has cgroup v2, as one to whom a cgroup is delegated, too.
 `@pytest.mark.modes("root")` names the modes that a test is for.
+
+Several processes may run these tests at once (`-n 4 --dist loadgroup`): whatever a test counts bears a mark of its own.
+What counts on the machine as a whole is marked `alone`, and run when nothing else is.
 """
 
 from __future__ import annotations
@@ -54,10 +57,15 @@ def registry(_root: None) -> Iterator[registries.Registry]:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "modes(*names): the modes of the gateway that the test is for")
+    config.addinivalue_line(
+        "markers", "alone: looks at the machine as a whole, where no other test may run meanwhile"
+    )
+    config.addinivalue_line("markers", "xdist_group(name): tests that one process runs, one after the other")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the modes that a test is not for."""
+    """Leaves out the modes that a test is not for; keeps together what shares a gateway."""
 
     def is_wanted(item: pytest.Item) -> bool:
         marker, callspec = item.get_closest_marker("modes"), getattr(item, "callspec", None)
@@ -69,7 +77,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     unwanted = [item for item in items if not is_wanted(item)]
     items[:] = [item for item in items if is_wanted(item)]
     config.hook.pytest_deselected(items=unwanted)
+    for item in items:
+        if SHARED & set(getattr(item, "fixturenames", ())):
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            words = [item.path.stem, *(str(parameters[name]) for name in ("mode", "backend") if name in parameters)]
+            item.add_marker(pytest.mark.xdist_group("-".join(words).replace(" ", "_")))
 
+
+SHARED = {"gateway", "house"}
+"""Fixtures that are worth to be made once for many tests."""
 
 MODES = ["root", "one id", "range", *(["delegated"] if has_controllers() else [])]
 

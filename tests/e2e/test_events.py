@@ -114,6 +114,19 @@ def test_a_life_is_told_as_it_happens(house, tenant, backend, accept):
     assert page(house.url, after=first - 1) == told, "they can be read again"
 
 
+def test_an_execution_that_lasts_is_told_of(house, tenant, backend):
+    instance = tenant.instances.create(**backend.create)
+    with following(house.url, kind="execution.") as events:
+        body = json.dumps({"command": "exit 3", "background": True}).encode()
+        started = raw.request(house.url, "POST", f"/api/v1/instances/{instance.id}/exec", body)
+        assert started.status == 202, started
+        told = until(events, "execution.ended")
+    assert kinds(told) == ["execution.started", "execution.ended"]
+    assert {event["subject"] for event in told} == {started.json["execution_id"]}
+    assert {event["data"]["instance_id"] for event in told} == {instance.id}
+    assert [event["data"]["status"] for event in told] == ["running", "exited"]
+
+
 def test_who_comes_back_goes_on_where_it_was(house, tenant, backend):
     tenant.instances.create(**backend.create).delete()
     told = everything(house.url)[-4:]

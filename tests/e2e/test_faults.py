@@ -63,6 +63,7 @@ def name_of(pid: str) -> str:
         return ""
 
 
+@pytest.mark.alone
 def test_callers_who_leave_at_once_take_no_more_than_there_are_places(start):
     gateway = start(None, "--max-concurrent", "4", "--native-slots", "2")
     parts = urlsplit(gateway.url)

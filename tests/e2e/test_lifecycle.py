@@ -245,6 +245,7 @@ def run_gateway(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.alone
 def test_the_server_does_not_grow(gateway, client):
     def counts() -> tuple[int, int]:
         pid = gateway.process.pid
