@@ -86,7 +86,7 @@ pub enum EngineError {
     Store(#[from] StoreError),
     /// A file cannot be had, or not be put where it was to go.
     #[error(transparent)]
-    File(#[from] crate::engine::instances::FileError),
+    File(#[from] crate::file_error::FileError),
     /// The engine is shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,

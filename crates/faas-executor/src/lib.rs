@@ -12,6 +12,7 @@ mod data_dir;
 pub mod docker;
 pub mod engine;
 pub mod error;
+mod file_error;
 pub mod guest;
 #[cfg(all(target_os = "linux", feature = "native"))]
 pub mod images;
@@ -29,11 +30,12 @@ pub use data_dir::DataDir;
 pub use engine::events::{EventPage, Events, EventsError};
 pub use engine::instances::{
     CommandDefaults, ExecSpec, ExecutionEnd, ExecutionInfo, ExecutionOutput, ExecutionPage, ExecutionView,
-    FileCall, FileError, FileWork, HowEnded, InstanceInfo, InstancePage, Instances, LastingSpec, LimitChange,
-    LogEntry, LogFollower, LogItem, MainRun, MainSpec, NewInstance, OutputEvent, Removal, TimeChange, Times,
+    FileCall, FileWork, HowEnded, InstanceInfo, InstancePage, Instances, LastingSpec, LimitChange, LogEntry,
+    LogFollower, LogItem, MainRun, MainSpec, NewInstance, OutputEvent, Removal, TimeChange, Times,
 };
 pub use engine::{
     Engine, EngineConfig, EventRetention, ExecuteSpec, ExecutionOutcome, InputFile, LiveOutput, PullPolicy,
 };
 pub use error::{EngineError, StartError};
+pub use file_error::FileError;
 pub use output_log::OutputBudget;

@@ -4,6 +4,8 @@
 
 #[path = "attacks/agent.rs"]
 mod agent;
+#[path = "attacks/files.rs"]
+mod files;
 #[path = "attacks/held.rs"]
 mod held;
 #[path = "attacks/judge.rs"]
@@ -77,6 +79,7 @@ macro_rules! everything {
             input_files_stay_inside
             a_strict_umask_of_the_starter_does_not_matter
         }
+        tests! { $standing files: all_files_are_the_instances_own }
         tests! { $standing neighbours:
             nothing_of_another_sandbox_can_be_reached
             sandboxes_of_two_gateways_have_ids_of_their_own
@@ -108,6 +111,7 @@ mod range {
         input_files_stay_inside
         a_strict_umask_of_the_starter_does_not_matter
     }
+    tests! { Range files: all_files_are_the_instances_own }
     tests! { Range neighbours:
         nothing_of_another_sandbox_can_be_reached
         sandboxes_of_two_gateways_have_ids_of_their_own
@@ -126,6 +130,7 @@ mod in_image {
         input_files_stay_inside
         a_strict_umask_of_the_starter_does_not_matter
     }
+    tests! { InImage files: all_files_are_the_instances_own }
     tests! { InImage neighbours:
         nothing_of_another_sandbox_can_be_reached
         a_full_file_system_is_an_error_and_no_more_than_was_given

@@ -8,6 +8,7 @@ mod client;
 #[cfg(all(target_os = "linux", any(feature = "native", feature = "docker")))]
 pub(crate) mod connect;
 mod connection;
+mod lines;
 mod mux;
 mod program;
 mod reply;
@@ -15,6 +16,7 @@ mod stream;
 
 pub use client::{AgentClient, Attachment, LastingCall};
 pub use connection::{AgentConnection, Collected, ExecCall, Held, OutputSink};
+pub(crate) use lines::{Lines, TooLong};
 pub use mux::LastingEvent;
 pub(crate) use program::RunningProgram;
 pub use stream::AgentStream;

@@ -301,7 +301,7 @@ mod tests {
         #[test]
         fn no_frames_make_it_panic_or_keep_much(
             frames in prop::collection::vec(
-                (prop_oneof![Just(66u8), Just(67), any::<u8>()], 0u64..3, prop::collection::vec(any::<u8>(), 0..9000)),
+                (prop_oneof![Just(66u8), Just(67), any::<u8>()], 0u64..3, prop::collection::vec(any::<u8>(), 0..600)),
                 0..20,
             ),
         ) {

@@ -8,6 +8,7 @@ mod create;
 mod data;
 mod exec;
 pub(super) mod executions;
+mod file_work;
 mod files;
 mod lifecycle;
 mod live;
@@ -36,7 +37,8 @@ pub use executions::{
     ExecutionEnd, ExecutionInfo, ExecutionOutput, ExecutionPage, ExecutionView, HowEnded, LastingSpec,
     MainRun, MainSpec, OutputEvent,
 };
-pub use files::{FileCall, FileError, FileWork};
+pub use file_work::FileWork;
+pub use files::FileCall;
 pub use lifecycle::LimitChange;
 use live::Live;
 pub use logs::{LogEntry, LogFollower, LogItem};
