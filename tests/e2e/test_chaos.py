@@ -1,7 +1,8 @@
 """Random work on instances from several threads, with everything that can be killed killed in between.
 
 The test keeps its own model of what it was told. At the end every instance that it was told exists is there with its
-file and, unless it was stopped, its background process; every other is gone; and nothing is left on the host.
+file and, unless it was stopped, its background process; every execution in the background that nobody disturbed still
+runs, with its output whole; every other is gone; and nothing is left on the host.
 FAAS_SOAK_SECONDS says how long (default: 30). FAAS_CHAOS_SEED repeats the choices of an earlier run.
 """
 
@@ -26,8 +27,10 @@ from faas_sdk import (
     Instance,
     InsufficientStorageError,
     NotFoundError,
+    OutputEvent,
     OverloadedError,
     SandboxLostError,
+    StartedEvent,
     TransportError,
 )
 
@@ -37,6 +40,8 @@ from gateway import Gateway
 from instances import FILE, agents_below, has_cgroups, is_alive, number_inside
 from succession import ONCE, Succession
 from test_instances_faults import launchers
+
+COUNT = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.3; done"
 
 SECONDS = float(os.environ.get("FAAS_SOAK_SECONDS", "30"))
 THREADS = 4
@@ -56,6 +61,10 @@ class Known:
     """Whether its file and its process were there."""
     may_have_failed: bool = False
     """Whether its launcher was killed where that ends what it keeps."""
+    execution: str | None = None
+    """One that runs in the background and counts."""
+    disturbed: bool = False
+    """Whether that may have ended: its instance was stopped, or its agent killed."""
 
 
 @dataclass
@@ -119,7 +128,8 @@ class Chaos:
             with contextlib.suppress(SandboxLostError):
                 self.settle(instance, known)
             return
-        kind = choose.choices(["exec", "pause", "resume", "stop", "start", "delete"], [8, 3, 3, 2, 3, 1])[0]
+        kinds = ["exec", "background", "pause", "resume", "stop", "start", "delete"]
+        kind = choose.choices(kinds, [8, 4, 3, 3, 2, 3, 1])[0]
         if kind in ("pause", "resume") and not self.cgroups:
             kind = "exec"
         if kind == "delete":
@@ -137,7 +147,13 @@ class Chaos:
                     assert instance.exec(["cat", FILE]).stdout == f"{known.mark}\n", instance
                 else:
                     instance.exec("true")
+            elif kind == "background":
+                if known.execution is None:
+                    known.execution = instance.exec(COUNT, background=True).id
+                else:
+                    counted(client, known.execution)
             elif kind == "stop":
+                known.disturbed = True
                 instance.stop(grace_ms=choose.choice([0, 20]))
             else:
                 getattr(instance, kind)()
@@ -147,7 +163,8 @@ class Chaos:
         except ConflictError:
             # Where it stands does not allow it, so nothing was changed.
             known.status = before
-            if known.status == "running" and kind in ("exec", "pause", "stop") and not self.may_end(known):
+            is_legal = known.status == "running" and kind in ("exec", "background", "pause", "stop")
+            if is_legal and not self.may_end(known):
                 raise
         except SandboxLostError:
             # Its agent was killed under the command, or all of it.
@@ -214,13 +231,17 @@ class Chaos:
                 os.kill(victim, signal.SIGKILL)
                 leftovers.eventually(lambda: is_alive(victim))
             case "agent":
-                agents = [agent for first in self.first_processes() for agent in agents_below(first)]
-                if agents:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(self.random.choice(agents), signal.SIGKILL)
+                firsts = self.first_processes()
+                if firsts:
+                    first, id_ = self.random.choice(firsts)
+                    for known in [known for model in self.models for known in list(model.known.values())]:
+                        known.disturbed |= known.id == id_
+                    for agent in agents_below(first):
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(agent, signal.SIGKILL)
 
-    def first_processes(self) -> list[int]:
-        """The first process of each instance of this test, whose host name is the instance's id."""
+    def first_processes(self) -> list[tuple[int, str]]:
+        """The first process of each instance of this test, and the instance's id, which is its host name."""
         ours = {known.id for model in self.models for known in list(model.known.values())}
         found = []
         for entry in Path("/proc").iterdir():
@@ -229,10 +250,29 @@ class Chaos:
                     entry.name.isdigit()
                     and (entry / "comm").read_text() == "agent\n"
                     and number_inside(entry.name) == 1
-                    and (entry / "root/etc/hostname").read_text().strip() in ours
+                    and (id_ := (entry / "root/etc/hostname").read_text().strip()) in ours
                 ):
-                    found.append(int(entry.name))
+                    found.append((int(entry.name), id_))
         return found
+
+
+def counted(client: FaaSClient, execution: str) -> str:
+    """The status of an execution that counts, whose output is whole so far."""
+    started = client.executions.get(execution)
+    log, most = b"", started.info.next_offset
+    assert started.info.first_offset == 0, started.info
+    if most > 0:
+        with contextlib.closing(started.stream(offset=0)) as events:
+            for event in events:
+                assert isinstance(event, (StartedEvent, OutputEvent)), event
+                if isinstance(event, OutputEvent):
+                    assert event.offset == len(log), event
+                    log += event.data
+                if len(log) >= most:
+                    break
+    numbers = [int(line) for line in log.split(b"\n")[:-1]]
+    assert numbers == list(range(len(numbers))), log
+    return started.status
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -295,6 +335,10 @@ def assert_told(client: FaaSClient, chaos: Chaos) -> None:
             runs = leftovers.pids_with(f"sleep {one.mark}")
             # One that was started again has none.
             assert len(runs) <= 1, runs
+        if one.execution is not None:
+            status = counted(client, one.execution)
+            if not one.disturbed and not one.may_have_failed:
+                assert status == "running", (client.executions.get(one.execution).info, one)
         match instance.status:
             case "paused":
                 instance.resume()
