@@ -42,9 +42,7 @@ class Files:
     def put(self, path: bytes | str, body: bytes | Iterable[bytes], **parameters: Any) -> RawAnswer:
         return self.ask("PUT", path, body, **parameters)
 
-    def get(
-        self, path: bytes | str, headers: Mapping[str, str] | None = None, **parameters: Any
-    ) -> RawAnswer:
+    def get(self, path: bytes | str, headers: Mapping[str, str] | None = None, **parameters: Any) -> RawAnswer:
         return self.ask("GET", path, None, headers, **parameters)
 
     def read(self, path: bytes | str) -> bytes:

@@ -263,7 +263,10 @@ def sent(files: Files, path: str, pieces: Iterator[bytes], **parameters) -> int 
 @pytest.mark.parametrize("signal", ["KILL", "TERM"])
 def test_a_program_that_is_ended_from_inside_is_an_error(files, instance, mark, signal):
     instance.exec(f"truncate -s 1G /file-{mark}")
-    kill = f'for d in /proc/[0-9]*; do grep -q "file-{mark}" $d/cmdline && [ "${{d#/proc/}}" != $$ ] && kill -{signal} ${{d#/proc/}}; done'
+    kill = (
+        f'for d in /proc/[0-9]*; do grep -q "file-{mark}" $d/cmdline && [ "${{d#/proc/}}" != $$ ] && '
+        f"kill -{signal} ${{d#/proc/}}; done"
+    )
     with files.open("GET", f"/file-{mark}") as connection:
         response = begin_download(connection)
         instance.exec(kill + " 2>/dev/null; true")
