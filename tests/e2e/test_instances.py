@@ -10,7 +10,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from faas_sdk import (
@@ -498,7 +498,8 @@ BAD_CREATES = [
     ("/auto_resume", {"auto_resume": "yes"}),
     ("/labels/", {"labels": {"": "x"}}),
     ("/labels/a", {"labels": {"a": "x" * 300}}),
-    ("/command", {"command": "true"}),
+    ("/command", {"command": ""}),
+    ("/restart", {"restart": "always"}),
 ]
 
 
@@ -538,7 +539,17 @@ def test_what_is_wrong_with_other_requests_is_told(house, tenant, create):
         raw.assert_problem(raw.request(house.url, method, here + rest, b"{", raw.JSON), 400, "invalid_request")
         raw.assert_problem(raw.request(house.url, method, here + rest, None, {}), 415, "unsupported_media_type")
     raw.assert_problem(raw.request(house.url, "POST", CREATE, None, {}), 415, "unsupported_media_type")
-    for query in ("status=dead", "label=a", "limit=0", "limit=1001", "cursor=none", "name=x"):
+    for query in (
+        "status=dead",
+        "label=a",
+        "label=a=1,b",
+        "label=a=1&label=a=2",
+        "limit=1&limit=2",
+        "limit=0",
+        "limit=1001",
+        "cursor=none",
+        "name=x",
+    ):
         raw.assert_problem(raw.request(house.url, "GET", f"{CREATE}?{query}", None, {}), 422, "invalid_request")
     raw.assert_problem(raw.request(house.url, "PUT", here, b"{}"), 405, "method_not_allowed")
     # Of verbs whose body may be left out it may be, but not its type.
@@ -584,6 +595,22 @@ def test_a_list_is_asked_for_by_status_and_labels(tenant, create):
     assert found(status=["stopped", "running"]) == {running.id, stopped.id, other.id}
     assert found(status="stopped", labels={"n": "1"}) == set()
     assert [instance.id for instance in tenant.instances.list(limit=2)] == [other.id, stopped.id]
+
+
+def test_a_list_can_be_asked_for_any_label(house, create):
+    strange = {"a,b": "x,y", "c=d": "=", "back\\slash": "\\", "plain": "1"}
+    ours = create(labels=strange).id
+    create(labels={"a,b": "x"})
+
+    def asked(*labels: str) -> list[str]:
+        answer = raw.request(house.url, "GET", f"{CREATE}?{urlencode([('label', label) for label in labels])}")
+        assert answer.status == 200, answer
+        return [found["id"] for found in answer.json]
+
+    whole = r"a\,b=x\,y", r"c\=d==", r"back\slash=\\", "plain=1"
+    assert asked(*whole) == asked(",".join(whole)) == [ours]
+    assert [asked(label) for label in whole] == [[ours]] * 4
+    assert asked(*whole, "plain=1", "other=2") == asked(r"a\,b=y") == []
 
 
 def test_pages_neither_repeat_nor_leave_out_while_instances_come_and_go(house, create):

@@ -23,6 +23,7 @@ mod image_info;
 #[cfg(all(target_os = "linux", feature = "native"))]
 pub mod images_command;
 mod instance_info;
+mod label_filter;
 mod layers;
 mod live;
 mod logging;

@@ -32,6 +32,24 @@ pub(crate) fn parse<T: DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
     }
 }
 
+/// The same, where the parameter `name` may come several times: the others, and all values of that one.
+///
+/// # Errors
+/// 422 with what is wrong.
+pub(crate) fn parse_with<T: DeserializeOwned>(uri: &Uri, name: &str) -> Result<(T, Vec<String>), ApiError> {
+    let query = uri.query().unwrap_or_default();
+    let pairs: Vec<(String, String)> = parse(uri)?;
+    // A pair for each piece that has something in it (URL living standard, "application/x-www-form-urlencoded").
+    let pieces = query.split('&').filter(|piece| !piece.is_empty());
+    let (mut values, mut others) = (Vec::new(), Vec::new());
+    for ((key, value), piece) in pairs.into_iter().zip(pieces) {
+        if key == name { values.push(value) } else { others.push(piece) }
+    }
+    let others =
+        Uri::try_from(format!("/?{}", others.join("&"))).map_err(|error| ApiError::internal(&error))?;
+    Ok((parse(&others)?, values))
+}
+
 /// Refuses parameters where a route has none.
 ///
 /// # Errors
@@ -78,7 +96,7 @@ pub(crate) fn page<T, K: Ord>(
 mod tests {
     use serde::Deserialize;
 
-    use super::{limit, page, parse};
+    use super::{limit, page, parse, parse_with};
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -97,6 +115,20 @@ mod tests {
             assert!(problem.detail.contains("lim"), "{}", problem.detail);
         }
         assert!(limit(Some(0)).is_err() && limit(Some(1001)).is_err());
+    }
+
+    #[test]
+    fn one_parameter_may_come_several_times() {
+        let parsed = |query: &str| parse_with::<Parameters>(&query.parse().unwrap(), "l");
+        let (others, values) = parsed("/x?l=a%2Cb&limit=7&&l=%6C+1&%6c=&l").unwrap();
+        assert_eq!(
+            (others.limit, values),
+            (Some(7), vec!["a,b".to_owned(), "l 1".into(), "".into(), "".into()])
+        );
+        assert!(parsed("/x").unwrap().1.is_empty());
+        for wrong in ["/x?l=1&limit=many", "/x?l=1&limit=1&limit=2", "/x?l=1&ll=2"] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::extract::{JsonBody, OptionalJson};
 use crate::handlers::{execute, execute_stream, executions};
 use crate::openapi::Problems;
 use crate::state::Shared;
-use crate::{instance_info, offload, query, validate};
+use crate::{instance_info, label_filter, offload, query, validate};
 
 /// Whose everything is, as long as there are no keys.
 pub(crate) fn tenant() -> TenantId {
@@ -117,15 +117,13 @@ pub(crate) async fn create(
 pub(crate) struct ListParameters {
     /// Only those of this status; several are separated by commas.
     status: Option<String>,
-    /// Only those with this label, `KEY=VALUE`; several are separated by commas, and all must be there.
-    label: Option<String>,
     /// The most entries of the answer: 1 to 1000. Default: 100
     limit: Option<usize>,
     /// The header `x-next-cursor` of the page before.
     cursor: Option<String>,
 }
 
-fn filter(asked: &ListParameters) -> Result<InstanceFilter, ApiError> {
+fn filter(asked: &ListParameters, labels: &[String]) -> Result<InstanceFilter, ApiError> {
     let mut filter = InstanceFilter::default();
     for word in asked.status.iter().flat_map(|words| words.split(',')) {
         let known = InstanceStatus::ALL.into_iter().find(|status| status.as_str() == word);
@@ -135,12 +133,7 @@ fn filter(asked: &ListParameters) -> Result<InstanceFilter, ApiError> {
         })?;
         filter.status.extend(faas_executor::state::InstanceState::shown_as(status).map(str::to_owned));
     }
-    for label in asked.label.iter().flat_map(|labels| labels.split(',')) {
-        let (key, value) = label
-            .split_once('=')
-            .ok_or_else(|| query::invalid("label", format_args!("has {label:?}, and wants KEY=VALUE")))?;
-        filter.labels.insert(key.to_owned(), value.to_owned());
-    }
+    filter.labels = label_filter::parse(labels)?;
     Ok(filter)
 }
 
@@ -158,7 +151,12 @@ pub(crate) fn position(cursor: &str) -> Option<Position> {
     get,
     path = "/api/v1/instances",
     tag = "instances",
-    params(ListParameters),
+    params(
+        ListParameters,
+        ("label" = Option<Vec<String>>, Query, description = "Only those with this label, `KEY=VALUE`; several are separated \
+            by commas or come as several parameters, and all must be there. A `,` or `=` that is part of a label has `\\` \
+            before it"),
+    ),
     responses(
         (status = 200, description = "A page of the list", body = [Instance], headers(
             ("x-next-cursor" = String, description = "The cursor of the next page, where there is one"),
@@ -171,13 +169,13 @@ pub(crate) async fn list(
     Extension(request_id): Extension<RequestId>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let asked: ListParameters = query::parse(&uri)?;
+    let (asked, labels): (ListParameters, _) = query::parse_with(&uri, "label")?;
     let limit = query::limit(asked.limit)?;
     let after = asked.cursor.as_deref().map(|cursor| {
         position(cursor).ok_or_else(|| query::invalid("cursor", "is none that this server has given"))
     });
     let after = after.transpose()?;
-    let page = state.instances.list(&tenant(), &filter(&asked)?, after.as_ref(), limit).await;
+    let page = state.instances.list(&tenant(), &filter(&asked, &labels)?, after.as_ref(), limit).await;
     let page = page.map_err(|error| ApiError::from_engine(error, &request_id))?;
     let next = page.next.map(|next| (query::NEXT_CURSOR, format!("{:x}-{}", next.created_at_ms, next.id)));
     let instances: Vec<_> = page.instances.into_iter().map(instance_info::instance).collect();
@@ -448,12 +446,8 @@ mod tests {
     fn what_is_listed_is_asked_for_by_status_and_labels() {
         let asked = |status: Option<&str>, label: Option<&str>| {
             let own = |text: &str| text.to_owned();
-            filter(&ListParameters {
-                status: status.map(own),
-                label: label.map(own),
-                limit: None,
-                cursor: None,
-            })
+            let labels: Vec<String> = label.map(own).into_iter().collect();
+            filter(&ListParameters { status: status.map(own), limit: None, cursor: None }, &labels)
         };
         let both = asked(Some("running,stopping"), Some("a=1,b=x=y")).unwrap();
         assert_eq!(both.status, ["running", "stopping", "deleting"]);
