@@ -174,7 +174,12 @@ def test_programs_that_draw_are_driven(instance, program):
         if program == "vi":
             terminal.write("vi drawn\n")
             until(terminal, b"~")
-            terminal.write("ihello from the terminal\x1b:wq\r")
+            terminal.write("ihello from the terminal")
+            until(terminal, b"terminal")
+            # As a person does it: what comes right after an escape is taken for a part of it.
+            for keys in ("\x1b", ":wq\r"):
+                time.sleep(0.5)
+                terminal.write(keys)
             # What is typed while it ends is thrown away by it.
             until(terminal, b"# ")
             said(terminal, "echo w$((1))itten", "w1itten")
