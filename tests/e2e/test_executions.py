@@ -431,9 +431,11 @@ def test_a_thousand_streams_at_once(instance, house):
             await found.input("on\n")
             return await asyncio.gather(*tasks)
 
-    assert set(asyncio.run(all_of_them())) == {b"begun\nwent on\n"}
+    try:
+        assert set(asyncio.run(all_of_them())) == {b"begun\nwent on\n"}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert instance.exec("echo fine").stdout == "fine\n"
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_cancel_and_an_end_at_the_same_time_are_one_of_both(instance):
