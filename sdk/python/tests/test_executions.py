@@ -24,6 +24,9 @@ from faas_sdk import (
     TerminalSize,
     TransportTimeoutError,
 )
+from faas_sdk._core.config import client_config
+from faas_sdk._core.execute_events import ExecutionEvents
+from faas_sdk._core.retry import as_lost
 from tests.driver import drive
 from tests.stub import Reply, execution, instance, lasting, problem
 
@@ -366,6 +369,17 @@ def test_a_wait_has_its_time(caller, stub):
         return found
 
     assert drive(caller, steps).status == "running"
+
+
+def test_a_silence_is_a_broken_connection_unless_the_caller_chose_how_long_it_may_be():
+    settings = {"base_url": None, "retry": None, "headers": None, "max_connections": 1, "environment": {}}
+    chosen, own = ExecutionEvents("exe-1", None, 3.0).call(), ExecutionEvents("exe-1", None).call()
+    for client_s, own_s in ((None, 60.0), (1.0, 20.0), (90.0, 90.0)):
+        config = client_config(http_timeout_s=client_s, **settings)
+        assert (config.http_timeout(chosen), config.http_timeout(own)) == (3.0, own_s)
+    silence = TransportTimeoutError("no answer", True)
+    assert as_lost(silence, chosen) is silence
+    assert isinstance(as_lost(silence, own), ConnectionLostError)
 
 
 def test_output_is_all_that_is_held(caller, stub):

@@ -1,6 +1,9 @@
 // Lasting executions: what each verb sends, streams that go on over another connection, waits, ends told apart.
 
 import { describe, expect } from "vitest";
+import { clientConfig, httpTimeoutMs } from "../src/core/config.js";
+import { ExecutionEvents } from "../src/core/execute-events.js";
+import { asLost } from "../src/core/retry.js";
 import {
   ConflictError,
   ConnectionLostError,
@@ -13,6 +16,7 @@ import {
   RangeNotSatisfiableError,
   ResponseFormatError,
   SandboxLostError,
+  TransportTimeoutError,
 } from "../src/index.js";
 import { test } from "./fixture.js";
 import {
@@ -259,12 +263,26 @@ test("a stream is given up after as many attempts as the policy says", async ({ 
   expect(stub.seen).toHaveLength(2);
 });
 
-test("a silence is a broken connection, unless the caller chose how long it may be", async ({ stub }) => {
-  const impatient = new FaaSClient({ baseUrl: stub.url, httpTimeoutMs: 200, retry: { initialBackoffMs: 0 } });
-  const held = eventLines([said(0, "a"), EXIT], { hold: NEVER, holdAfter: 40 });
-  const { got, error } = await stream(impatient, stub, [held, eventLines([said(1, "b"), EXIT])]);
-  expect(error).toBeUndefined();
-  expect(got.map(({ event }) => event)).toEqual(["stdout", "exit"]);
+test("a silence is a broken connection, unless the caller chose how long it may be", async ({ client, stub }) => {
+  const chosen = new ExecutionEvents("exe-1", { httpTimeoutMs: 3_000 }).call();
+  const own = new ExecutionEvents("exe-1", {}).call();
+  for (const [ofClient, ofOwn] of [
+    [undefined, 60_000],
+    [1_000, 20_000],
+    [90_000, 90_000],
+  ] as const) {
+    const config = clientConfig({ httpTimeoutMs: ofClient }, {});
+    expect([httpTimeoutMs(config, chosen), httpTimeoutMs(config, own)]).toEqual([3_000, ofOwn]);
+  }
+  const silence = new TransportTimeoutError("nothing", true);
+  expect(asLost(silence, chosen)).toBe(silence);
+  expect(asLost(silence, own)).toBeInstanceOf(ConnectionLostError);
+  const first = String(eventLines([said(0, "a")]).body);
+  stub.replies(eventLines([said(0, "a"), EXIT], { hold: NEVER, holdAfter: first.length }));
+  const silent = client.executions.stream("exe-1", { httpTimeoutMs: 200 });
+  await silent.next();
+  expect(await rejection(silent.next())).toBeInstanceOf(TransportTimeoutError);
+  expect(stub.seen).toHaveLength(1);
 });
 
 describe("an error at the end of a stream is typed and final", () => {

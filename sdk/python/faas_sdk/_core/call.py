@@ -55,6 +55,8 @@ class Call(Generic[T_co]):
     """What the caller of this one call asks for, or None."""
     default_http_timeout_s: float = 30.0
     """What applies where neither the call nor the client says."""
+    least_http_timeout_s: float = 0.0
+    """What applies where the client says less, but not where the call does."""
     result_statuses: frozenset[int] = frozenset({200})
     """The statuses whose body is a result."""
     raw: bool = False

@@ -35,9 +35,10 @@ class ClientConfig:
 
     def http_timeout(self, call: Call[object]) -> float:
         """The HTTP timeout of one call in seconds: the call's own, the client's, or the derived one."""
-        for seconds in (call.http_timeout_s, self.http_timeout_s):
-            if seconds is not None:
-                return seconds
+        if call.http_timeout_s is not None:
+            return call.http_timeout_s
+        if self.http_timeout_s is not None:
+            return max(self.http_timeout_s, call.least_http_timeout_s)
         return call.default_http_timeout_s
 
     def request_headers(self, call: Call[object]) -> dict[str, str]:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Never, TypeVar
 
 T = TypeVar("T")
 
 
 class DecodeError(ValueError):
     """The JSON is not what the contract says; the message names the place."""
+
+
+def no_document(_value: object, _headers: Mapping[str, str]) -> Never:
+    """What is made of a document where events were asked for.
+
+    Raises:
+        DecodeError: always.
+    """
+    raise DecodeError("the answer is one document and no stream of events")
 
 
 class Members:

@@ -9,7 +9,7 @@ from typing import ClassVar, Generic, Never, TypeVar
 
 from faas_sdk._core.answer import WholeReader
 from faas_sdk._core.call import Answer, Call
-from faas_sdk._core.decode import DecodeError, Members
+from faas_sdk._core.decode import DecodeError, Members, no_document
 from faas_sdk._core.pages import with_query
 from faas_sdk._core.problem import api_error
 from faas_sdk.errors import ConnectionLostError, ResponseFormatError
@@ -18,6 +18,9 @@ E = TypeVar("E")
 
 SILENCE_S = 60.0
 """How long a stream may be silent: the gateway says something every 15 s."""
+
+LEAST_SILENCE_S = 20.0
+"""The same where the client's own timeout, which is for answers, is shorter."""
 
 
 class EventSource(ABC, Generic[E]):
@@ -128,10 +131,6 @@ def stream_call(path: str, asked: Mapping[str, str | int | None], http_timeout_s
         headers={"accept": "application/x-ndjson"},
         http_timeout_s=http_timeout_s,
         default_http_timeout_s=SILENCE_S,
+        least_http_timeout_s=LEAST_SILENCE_S,
         read=no_document,
     )
-
-
-def no_document(_value: object, _headers: Mapping[str, str]) -> Never:
-    """What is made of a document where events were asked for."""
-    raise DecodeError("the answer is one document and no stream of events")

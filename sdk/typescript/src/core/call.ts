@@ -36,6 +36,8 @@ export interface Call<T> {
   readonly httpTimeoutMs: number | undefined;
   /** What applies where neither the call nor the client says. */
   readonly defaultHttpTimeoutMs: number;
+  /** What applies where the client says less, but not where the call does. */
+  readonly leastHttpTimeoutMs?: number;
   readonly signal: AbortSignal | undefined;
   /** The statuses whose body is a result. */
   readonly resultStatuses: readonly number[];

@@ -59,7 +59,9 @@ export function checkedHttpTimeoutMs(milliseconds: number | undefined): number |
 
 /** The HTTP timeout of one call in milliseconds: the call's own, the client's, or the derived one. */
 export function httpTimeoutMs(config: ClientConfig, call: Call<unknown>): number {
-  return call.httpTimeoutMs ?? config.httpTimeoutMs ?? call.defaultHttpTimeoutMs;
+  const ofClient =
+    config.httpTimeoutMs === undefined ? undefined : Math.max(config.httpTimeoutMs, call.leastHttpTimeoutMs ?? 0);
+  return call.httpTimeoutMs ?? ofClient ?? call.defaultHttpTimeoutMs;
 }
 
 /** All headers of a request; the call's own win over the client's. */

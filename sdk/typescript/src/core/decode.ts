@@ -5,6 +5,11 @@ export class DecodeError extends Error {
   override readonly name = "DecodeError";
 }
 
+/** What is made of a document where events were asked for. */
+export function noDocument(): never {
+  throw new DecodeError("the answer is one document and no stream of events");
+}
+
 /** The members of one JSON object. Members that nobody asks for are no error. */
 export class Members {
   readonly raw: Readonly<Record<string, unknown>>;

@@ -5,12 +5,15 @@ import type { CallOptions } from "../options.js";
 import { readAnswer } from "./answer.js";
 import type { Call } from "./call.js";
 import { checkedHttpTimeoutMs } from "./config.js";
-import { DecodeError, Members } from "./decode.js";
+import { DecodeError, Members, noDocument } from "./decode.js";
 import { withQuery } from "./pages.js";
 import { apiError } from "./problem.js";
 
 /** How long a stream may be silent: the gateway says something every 15 s. */
 const SILENCE_MS = 60_000;
+
+/** The same where the client's own timeout, which is for answers, is shorter. */
+const LEAST_SILENCE_MS = 20_000;
 
 /** One stream, over as many connections as it takes. */
 export abstract class EventSource<E> {
@@ -136,13 +139,9 @@ export function streamCall(
     headers: { accept: "application/x-ndjson" },
     httpTimeoutMs: checkedHttpTimeoutMs(options.httpTimeoutMs),
     defaultHttpTimeoutMs: SILENCE_MS,
+    leastHttpTimeoutMs: LEAST_SILENCE_MS,
     signal: options.signal,
     resultStatuses: [200],
     read: noDocument,
   };
-}
-
-/** What is made of a document where events were asked for. */
-export function noDocument(): never {
-  throw new DecodeError("the answer is one document and no stream of events");
 }

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Never, Unpack
 
 from faas_sdk._core.call import IDEMPOTENCY_KEY, Call
-from faas_sdk._core.decode import DecodeError, Members
+from faas_sdk._core.decode import DecodeError, Members, no_document
 from faas_sdk._core.headers import given_headers
 from faas_sdk.options import ExecuteOptions, Network, RuntimeChoice
 from faas_sdk.types import ExecuteResult, ExitEvent, File, Timings, Usage
@@ -82,10 +82,6 @@ def stream(command: str | Sequence[str], **options: Unpack[ExecuteOptions]) -> C
 
 def as_stream(call: Call[ExecuteResult]) -> Call[Never]:
     """The same call for an answer of events."""
-
-    def no_document(_value: object, _headers: Mapping[str, str]) -> Never:
-        raise DecodeError("the answer is one document and no stream of events")
-
     return Call(
         method=call.method,
         path=call.path,

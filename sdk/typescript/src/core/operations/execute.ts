@@ -5,7 +5,7 @@ import type { ExecuteOptions, FileInput } from "../../options.js";
 import { ExecuteResult, type ExitEvent } from "../../types.js";
 import { type Call, IDEMPOTENCY_KEY } from "../call.js";
 import { checkedHttpTimeoutMs } from "../config.js";
-import { DecodeError, Members } from "../decode.js";
+import { DecodeError, Members, noDocument } from "../decode.js";
 import { givenHeaders } from "../headers.js";
 
 /** The gateway's own timeout of a command, where the caller names none. */
@@ -79,9 +79,7 @@ export function asStream(call: Call<ExecuteResult>): Call<never> {
   return {
     ...call,
     headers: { ...call.headers, accept: "application/x-ndjson" },
-    read: () => {
-      throw new DecodeError("the answer is one document and no stream of events");
-    },
+    read: noDocument,
   };
 }
 
