@@ -597,7 +597,7 @@ def test_a_list_is_asked_for_by_status_and_labels(tenant, create):
     assert [instance.id for instance in tenant.instances.list(limit=2)] == [other.id, stopped.id]
 
 
-def test_a_list_can_be_asked_for_any_label(house, create):
+def test_a_list_can_be_asked_for_any_label(house, tenant, create):
     strange = {"a,b": "x,y", "c=d": "=", "back\\slash": "\\", "plain": "1"}
     ours = create(labels=strange).id
     create(labels={"a,b": "x"})
@@ -610,6 +610,7 @@ def test_a_list_can_be_asked_for_any_label(house, create):
     whole = r"a\,b=x\,y", r"c\=d==", r"back\slash=\\", "plain=1"
     assert asked(*whole) == asked(",".join(whole)) == [ours]
     assert [asked(label) for label in whole] == [[ours]] * 4
+    assert [found.id for found in tenant.instances.list(labels=strange)] == [ours]
     assert asked(*whole, "plain=1", "other=2") == asked(r"a\,b=y") == []
 
 

@@ -224,7 +224,7 @@ class Instances:
 
         Args:
             status: only those that stand there, or at one of these.
-            labels: only those with all of these labels. The gateway divides them by ``,`` and ``=``.
+            labels: only those with all of these labels.
             limit: the most instances to tell of; all of them when not given.
 
         Raises:

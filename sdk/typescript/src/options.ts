@@ -116,7 +116,7 @@ export interface CreateInstanceOptions extends CallOptions {
 export interface ListInstancesOptions extends CallOptions {
   /** Only those that stand there, or at one of these. */
   readonly status?: InstanceStatus | readonly InstanceStatus[] | undefined;
-  /** Only those with all of these labels. The gateway divides them by `,` and `=`: those with such in them are refused. */
+  /** Only those with all of these labels. */
   readonly labels?: Readonly<Record<string, string>> | undefined;
   /** The most instances to tell of; all of them when not given. */
   readonly limit?: number | undefined;

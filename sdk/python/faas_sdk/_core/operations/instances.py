@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Never, Unpack
@@ -336,6 +337,6 @@ def _path(instance_id: object, verb: str = "") -> str:
 
 
 def _label(key: str, value: str) -> str:
-    if "," in key + value or "=" in key:
-        raise ValueError(f"the list cannot be asked for the label {key!r}: {value!r}, since ',' and '=' divide it")
+    """A label of a filter, in which a backslash stands before what is part of it and would divide it."""
+    key, value = re.sub(r"[\\,=]", r"\\\g<0>", key), re.sub(r"[\\,]", r"\\\g<0>", value)
     return f"{key}={value}"

@@ -282,10 +282,6 @@ function path(id: unknown, rest = ""): string {
 }
 
 function label(key: string, value: string): string {
-  if (/[,=]/.test(key) || value.includes(",")) {
-    throw new RangeError(
-      `the list cannot be asked for the label ${JSON.stringify(key)}: ${JSON.stringify(value)}, since ',' and '=' divide it`,
-    );
-  }
-  return `${key}=${value}`;
+  // What is part of it and would divide it has a backslash before it.
+  return `${key.replace(/[\\,=]/g, "\\$&")}=${value.replace(/[\\,]/g, "\\$&")}`;
 }
