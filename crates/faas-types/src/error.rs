@@ -162,6 +162,36 @@ pub struct Problem {
     pub next_offset: Option<u64>,
 }
 
+/// An error as a message with a `type` of its own says it: the members of a [`Problem`] that are for a reader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Failure {
+    /// The code in words.
+    pub title: String,
+    /// The HTTP status that an answer would have.
+    pub status: u16,
+    /// What happened this time and what to do about it.
+    pub detail: String,
+    /// What a program decides by.
+    pub code: ErrorCode,
+    /// The id of the request.
+    pub request_id: String,
+    /// Whether the same request may succeed later without a change.
+    pub retryable: bool,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self {
+            title: problem.title,
+            status: problem.status,
+            detail: problem.detail,
+            code: problem.code,
+            request_id: problem.request_id,
+            retryable: problem.retryable,
+        }
+    }
+}
+
 /// One member of the request that is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldError {

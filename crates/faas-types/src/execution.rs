@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{CommandLine, ExecutionId, InstanceId, OutputGap, Problem};
+use crate::{CommandLine, ExecutionId, Failure, InstanceId, OutputGap};
 
 /// What an execution is to its instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -142,7 +142,7 @@ pub enum PtyEvent {
     /// It has ended. The last.
     Exit(Box<Execution>),
     /// The connection cannot go on. The last.
-    Error(Box<Problem>),
+    Error(Failure),
 }
 
 /// A terminal is there.

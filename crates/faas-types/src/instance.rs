@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    CommandLine, EnvVars, ExecutionId, InputFile, InstanceId, MainCommand, Network, Problem, RestartPolicy,
+    CommandLine, EnvVars, ExecutionId, Failure, InputFile, InstanceId, MainCommand, Network, RestartPolicy,
     Runtime, RuntimeChoice, SnapshotId, TerminalSize,
 };
 
@@ -335,7 +335,7 @@ pub enum LogItem {
     /// Standard error of its main command.
     Stderr(LogOutput),
     /// The log cannot be followed any more: the last entry then.
-    Error(Problem),
+    Error(Failure),
 }
 
 /// What became of an instance.

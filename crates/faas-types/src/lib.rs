@@ -17,7 +17,7 @@ mod instance;
 mod server;
 
 pub use capability::{Capabilities, LimitSupport, LimitsSupport, RuntimeCapabilities};
-pub use error::{ErrorCode, FieldError, Problem};
+pub use error::{ErrorCode, Failure, FieldError, Problem};
 pub use event::{EventMessage, EventsEnd, LifecycleEvent};
 pub use execute::{
     CommandLine, EnvVars, ExecuteEvent, ExecuteRequest, ExecuteResponse, ExecutionExit, ExecutionStarted,

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use faas_executor::LogFollower;
 use faas_guest_protocol::OutputStream;
-use faas_types::{LogEntry, LogEvent, LogItem, LogOutput, Problem};
+use faas_types::{LogEntry, LogEvent, LogItem, LogOutput};
 use futures_util::stream::{self, StreamExt as _};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -93,10 +93,10 @@ async fn next(follower: &mut LogFollower, target: &Target) -> Option<LogEntry> {
     match follower.next().await {
         Ok(entry) => entry.map(shown),
         Err(error) => {
-            let problem: Problem = target.refusal(error).problem(&target.request_id);
+            let failure = target.refusal(error).problem(&target.request_id).into();
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             let at = timestamp(u64::try_from(now.as_millis()).unwrap_or_default());
-            Some(LogEntry { at, item: LogItem::Error(problem) })
+            Some(LogEntry { at, item: LogItem::Error(failure) })
         }
     }
 }

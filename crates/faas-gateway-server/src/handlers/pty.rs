@@ -200,7 +200,7 @@ impl Session {
                 }
                 Err(error) => {
                     let problem = self.target.refusal(error).problem(&self.target.request_id);
-                    send_event(sender, &PtyEvent::Error(Box::new(problem))).await?;
+                    send_event(sender, &PtyEvent::Error(problem.into())).await?;
                     return Ok(farewell(
                         close_code::AWAY,
                         "the server cannot go on; come back with execution_id",

@@ -41,11 +41,8 @@ def api_error(answer: Answer) -> APIError:
 
 
 def is_problem(members: Members) -> bool:
-    """Whether something with a member ``type`` that says what it is is an error.
-
-    A problem has a ``type`` of its own, and of two members of one name JSON keeps one: it is known by its others then.
-    """
-    return members.raw.get("type") == "error" or {"code", "detail", "status"} <= members.raw.keys()
+    """Whether something with a member ``type`` that says what it is is an error."""
+    return members.raw.get("type") == "error"
 
 
 def retry_after_s(header: str | None) -> float | None:

@@ -33,13 +33,9 @@ export function apiError(answer: Answer): APIError {
   });
 }
 
-/**
- * Whether something with a member `type` that says what it is is an error.
- *
- * A problem has a `type` of its own, and of two members of one name JSON keeps one: it is known by its others then.
- */
+/** Whether something with a member `type` that says what it is is an error. */
 export function isProblem({ raw }: Members): boolean {
-  return raw.type === "error" || ["code", "detail", "status"].every((name) => Object.hasOwn(raw, name));
+  return raw.type === "error";
 }
 
 /** The milliseconds in a `Retry-After` header. Its other form, a date, is not one the gateway sends. */
