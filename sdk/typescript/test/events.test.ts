@@ -103,7 +103,10 @@ test("a log is followed until the instance ends", async ({ client, stub }) => {
   expect(await follow()).toMatchObject(TOLD);
   expect(stub.seen[0]?.path).toBe("/api/v1/instances/ins-1/logs?tail=9");
   const lost = { at: AT, ...problem(502, "sandbox_lost") };
-  for (const last of [{ ...lost, type: "error" }, { ...lost, event: "error" }]) {
+  for (const last of [
+    { ...lost, type: "error" },
+    { ...lost, event: "error" },
+  ]) {
     stub.replies(eventLines([ENTRIES[0] as object, last]));
     expect(await rejection(follow())).toBeInstanceOf(SandboxLostError);
   }
