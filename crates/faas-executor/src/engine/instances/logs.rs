@@ -136,26 +136,34 @@ impl Instances {
             known: BTreeSet::new(),
             is_over: false,
         };
-        let mut said = Tail::new(most);
+        let (mut said, mut bytes) = (Vec::new(), 0);
+        // The newest first: what is older than enough is not read.
         for run in self.main_runs(tenant, id).await? {
             follower.known.insert(run.id.clone());
+            if run.end.is_some() && (said.len() >= most || bytes >= MAX_BYTES) {
+                continue;
+            }
+            let mut of_run = Tail::new(most);
             let mut output = self.output(tenant, &run.id, None).await?;
             let is_over = loop {
                 match output.next_now().await? {
                     Some(OutputEvent::End(_)) => break true,
                     None => break false,
-                    Some(event) => of_output(&run.id, event).into_iter().for_each(|entry| said.push(entry)),
+                    Some(event) => of_output(&run.id, event).into_iter().for_each(|entry| of_run.push(entry)),
                 }
             };
             if !is_over {
-                follower.runs.push_back(output);
+                follower.runs.push_front(output);
             }
+            bytes += of_run.bytes;
+            said.splice(0..0, of_run.entries);
         }
-        let mut entries: Vec<_> = tail.entries.into_iter().chain(said.entries).collect();
+        let mut entries: Vec<_> = tail.entries.into_iter().chain(said).collect();
         // What was said at the same time stays in its order.
         entries.sort_by_key(|entry| entry.at_ms);
-        entries.drain(..entries.len().saturating_sub(most));
-        Ok((entries, follower))
+        let mut newest = Tail::new(most);
+        entries.into_iter().for_each(|entry| newest.push(entry));
+        Ok((newest.entries.into(), follower))
     }
 
     /// Puts the events of an instance up to the number `last` into a tail.
@@ -176,11 +184,10 @@ impl Instances {
         }
     }
 
-    /// The runs of an instance's main command that are kept, the oldest first.
+    /// The runs of an instance's main command that are kept, the newest first.
     async fn main_runs(&self, tenant: &TenantId, id: &InstanceId) -> Result<Vec<ExecutionInfo>, EngineError> {
         let mut runs = self.all_executions(tenant, id).await?;
         runs.retain(|run| run.kind == ExecutionKind::Main);
-        runs.reverse();
         Ok(runs)
     }
 }

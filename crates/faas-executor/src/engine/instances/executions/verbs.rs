@@ -190,8 +190,12 @@ impl Instances {
             Err(error) => return Err(error),
         }
         let mut progress = running.progress.subscribe();
-        let ended = progress.wait_for(|progress| progress.end.is_some()).await;
-        ended.map(drop).map_err(|_| EngineError::ShuttingDown)
+        tokio::select! {
+            ended = progress.wait_for(|progress| progress.end.is_some()) => {
+                ended.map(drop).map_err(|_| EngineError::ShuttingDown)
+            }
+            () = self.inner.closed.cancelled() => Err(EngineError::ShuttingDown),
+        }
     }
 
     /// A running lasting execution and a connection to its agent. Its instance is awake.
