@@ -101,6 +101,16 @@ macro_rules! scratch {
     ] } };
 }
 
+macro_rules! instances {
+    ($($then:tt)*) => { faas_test_support::conformance_cases! { $($then)* [
+        what_runs_in_the_background_has_output_by_offset_and_an_end
+        input_signals_and_cancellation_reach_an_execution
+        an_execution_whose_instance_goes_is_lost
+        a_terminal_has_a_size_and_is_typed_into
+        a_main_command_is_run_again_and_told_in_the_log
+    ] } };
+}
+
 macro_rules! lasting {
     ($($then:tt)*) => { faas_test_support::conformance_cases! { $($then)* [
         a_kept_sandbox_outlives_a_killed_server
@@ -133,6 +143,7 @@ macro_rules! lasting_native {
 faas_test_support::conformance_suite! {
     #[cfg(feature = "native")]
     native_rootful => crate::backends::native_rootful {
+        instances: host, alpine;
         lasting: host, alpine;
         lasting_native: alpine;
         shell: host, alpine, python;
@@ -144,6 +155,7 @@ faas_test_support::conformance_suite! {
     }
     #[cfg(feature = "native")]
     native_rootless => crate::backends::native_rootless {
+        instances: host, alpine;
         lasting: host, alpine;
         lasting_native: alpine;
         shell: host, alpine;
@@ -155,6 +167,7 @@ faas_test_support::conformance_suite! {
     }
     #[cfg(feature = "native")]
     native_rootless_range => crate::backends::native_rootless_range {
+        instances: alpine;
         lasting: alpine;
         lasting_native: alpine;
         shell: alpine;
@@ -165,6 +178,7 @@ faas_test_support::conformance_suite! {
     }
     #[cfg(feature = "docker")]
     docker => crate::backends::docker {
+        instances: alpine;
         lasting: alpine, python;
         shell: alpine, python;
         busybox: alpine;
@@ -177,7 +191,8 @@ faas_test_support::conformance_suite! {
 
 /// Every case by its name.
 fn case(name: &str) -> subject::Case {
-    let lists: [&[(&str, subject::Case)]; 8] = [
+    let lists: [&[(&str, subject::Case)]; 9] = [
+        instances!(@table cases;),
         lasting!(@table cases;),
         #[cfg(feature = "native")]
         lasting_native!(@table cases;),

@@ -5,6 +5,7 @@ mod commands;
 mod defaults;
 mod endings;
 mod files;
+mod instances;
 mod language;
 mod lasting;
 #[cfg(feature = "native")]
@@ -20,6 +21,7 @@ pub(crate) use commands::*;
 pub(crate) use defaults::*;
 pub(crate) use endings::*;
 pub(crate) use files::*;
+pub(crate) use instances::*;
 pub(crate) use language::*;
 pub(crate) use lasting::*;
 #[cfg(feature = "native")]
