@@ -358,7 +358,7 @@ impl NativeExecutor {
             let again = pidfd
                 .try_clone()
                 .map_err(|source| SandboxError::Create { step: "watch a sandbox".to_owned(), source })?;
-            let watched = self.watchdog.watch(init_pid, again, spec.limits.memory_bytes);
+            let watched = self.watchdog.watch(init_pid, again, spec.limits.memory_bytes, slot.cgroup.clone());
             Ok((init_pid, pidfd, disk, watched))
         });
         match made {

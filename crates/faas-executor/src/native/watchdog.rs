@@ -1,17 +1,20 @@
 //! Memory that the kernel holds for a sandbox and counts against no cgroup: answers in netlink sockets that nobody reads.
 //! No limit keeps a program from opening ever more of them, and without any it could not list its interfaces. So what
 //! each sandbox has in them is looked at now and then, and one that has too much is killed, as if by the kernel for want of
-//! memory.
+//! memory. One that has had no CPU time since it was last looked at has hardly anything new in them and is passed over most
+//! of the time: to read its CPU time costs less.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::process::Signal;
+
+use super::cgroup::SlotCgroup;
 
 /// How often it is looked.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -20,6 +23,12 @@ const PERIOD: Duration = Duration::from_millis(500);
 const SHARE: u64 = 4;
 const LEAST_BYTES: u64 = 8 << 20;
 
+/// How often a quiet sandbox is passed over: what the kernel itself sends to its sockets costs it no CPU time.
+const MOST_PASSED_OVER: u32 = 20;
+
+/// What no CPU time is.
+const NOT_SEEN: u64 = u64::MAX;
+
 /// A sandbox that is looked at for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Watched {
@@ -27,6 +36,12 @@ pub(super) struct Watched {
     pidfd: OwnedFd,
     most_bytes: AtomicU64,
     killed: AtomicBool,
+    /// Where its CPU time is counted, if it is.
+    cgroup: Option<Arc<SlotCgroup>>,
+    /// What that was before it was last looked at; [`NOT_SEEN`] where that says nothing.
+    seen_cpu_us: AtomicU64,
+    /// How often it has been passed over since it was last looked at.
+    passed_over: AtomicU32,
     /// The table of its netlink sockets, kept open from the first look on: to open it takes longer than to read it.
     table: OnceLock<File>,
 }
@@ -44,6 +59,7 @@ impl Watched {
     /// Its memory limit is another now.
     pub(super) fn set_memory_limit(&self, memory_bytes: u64) {
         self.most_bytes.store(most_bytes(memory_bytes), Ordering::Relaxed);
+        self.seen_cpu_us.store(NOT_SEEN, Ordering::Relaxed);
     }
 
     fn read_table(&self) -> io::Result<String> {
@@ -67,10 +83,18 @@ impl Watched {
     }
 
     fn look(&self) {
+        let cpu_us = self.cgroup.as_ref().and_then(|cgroup| cgroup.cpu_us_ever()).unwrap_or(NOT_SEEN);
+        let is_quiet = cpu_us != NOT_SEEN && cpu_us == self.seen_cpu_us.load(Ordering::Relaxed);
+        if is_quiet && self.passed_over.fetch_add(1, Ordering::Relaxed) < MOST_PASSED_OVER {
+            return;
+        }
+        self.passed_over.store(0, Ordering::Relaxed);
         // One that cannot be read is over.
         let Ok(text) = self.read_table() else { return };
         let bytes = bytes_held(&text);
         if bytes <= self.most_bytes.load(Ordering::Relaxed) || self.was_killed() {
+            // It was read before: whatever ran since then is seen the next time.
+            self.seen_cpu_us.store(cpu_us, Ordering::Relaxed);
             return;
         }
         tracing::warn!(
@@ -105,13 +129,22 @@ pub(super) struct Watchdog(Arc<Mutex<Vec<Weak<Watched>>>>);
 
 impl Watchdog {
     /// Begins to look at a sandbox.
-    pub(super) fn watch(&self, init_pid: u32, pidfd: OwnedFd, memory_bytes: u64) -> Arc<Watched> {
+    pub(super) fn watch(
+        &self,
+        init_pid: u32,
+        pidfd: OwnedFd,
+        memory_bytes: u64,
+        cgroup: Option<Arc<SlotCgroup>>,
+    ) -> Arc<Watched> {
         let most_bytes = AtomicU64::new(most_bytes(memory_bytes));
         let watched = Arc::new(Watched {
             init_pid,
             pidfd,
             most_bytes,
             killed: AtomicBool::new(false),
+            cgroup,
+            seen_cpu_us: AtomicU64::new(NOT_SEEN),
+            passed_over: AtomicU32::new(0),
             table: OnceLock::new(),
         });
         self.list().push(Arc::downgrade(&watched));

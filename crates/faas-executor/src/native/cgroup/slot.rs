@@ -111,7 +111,7 @@ impl SlotCgroup {
             .and_then(|mut file| file.write_all(self.version.peak_reset()).map(|()| file))
             .ok();
         let since =
-            Since { cpu_us: self.cpu_us().unwrap_or(0), oom_kills: self.oom_kills_ever()?, memory_peak };
+            Since { cpu_us: self.cpu_us_ever().unwrap_or(0), oom_kills: self.oom_kills_ever()?, memory_peak };
         *self.since() = since;
         Ok(())
     }
@@ -186,7 +186,7 @@ impl SlotCgroup {
 
     /// What the present sandbox has used, as far as this host tells it.
     pub(crate) fn usage(&self) -> Usage {
-        let cpu_us = self.cpu_us();
+        let cpu_us = self.cpu_us_ever();
         let since = self.since();
         let peak = since.memory_peak.as_ref().and_then(|file| {
             let mut text = [0u8; 32];
@@ -250,7 +250,7 @@ impl SlotCgroup {
     }
 
     /// CPU time of all processes that ever were in the slot, where the v2 tree is there to count it.
-    fn cpu_us(&self) -> Option<u64> {
+    pub(crate) fn cpu_us_ever(&self) -> Option<u64> {
         stats::keyed(&self.read(Hierarchy::Unified, "cpu.stat").ok()?, "usage_usec")
     }
 

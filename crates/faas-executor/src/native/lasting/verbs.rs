@@ -336,7 +336,8 @@ impl NativeExecutor {
             None => false,
         };
         let again = pidfd.try_clone().map_err(at("watch a sandbox"))?;
-        let watched = self.watchdog.watch(live.init.pid, again, spec.limits.memory_bytes);
+        let watched =
+            self.watchdog.watch(live.init.pid, again, spec.limits.memory_bytes, slot.cgroup.clone());
         let token = self.lasting.live(&spec.id, live.slot, live.init);
         let part = LastingPart { record, _token: token };
         let native = NativeHandle::adopted(slot, live.init.pid, pidfd, watched, spec, paused, part);
