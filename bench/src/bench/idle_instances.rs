@@ -16,6 +16,9 @@ use crate::report::Report;
 /// How many there are.
 const COUNT: usize = 200;
 
+/// How many are made and deleted before: more than there are slots ready.
+const FIRST: usize = 32;
+
 /// How long they are watched.
 const WATCHED: Duration = Duration::from_secs(10);
 
@@ -25,9 +28,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<bool, BenchError> {
     let gateway = Gateway::start(&args.server, scratch.path())?;
     let marks = marks(&scratch, &gateway);
     cold::warm_up(&gateway)?;
-    // What the first ones cost alone.
-    for _ in 0..8 {
-        create(&gateway)?.delete(&gateway)?;
+    // What the first ones cost alone, and each slot when it is first used.
+    for instance in (0..FIRST).map(|_| create(&gateway)).collect::<Result<Vec<_>, _>>()? {
+        instance.delete(&gateway)?;
     }
     let baseline = Baseline::take(&gateway)?;
     let pss_before = proc::pss_kib(gateway.pid())?;
