@@ -7,6 +7,9 @@ use std::collections::btree_map::Entry;
 use crate::error::ApiError;
 use crate::query;
 
+/// The most labels that are asked for at once.
+const MAX_LABELS: usize = 64;
+
 /// The labels that are asked for by all values of the parameter; each must be there.
 ///
 /// # Errors
@@ -23,6 +26,9 @@ pub(crate) fn parse(given: &[String]) -> Result<BTreeMap<String, String>, ApiErr
                 return Err(query::invalid("label", message));
             }
             let (value, after, divider) = word(after, &[',']);
+            if labels.len() >= MAX_LABELS {
+                return Err(query::invalid("label", format_args!("has more than {MAX_LABELS} labels")));
+            }
             match labels.entry(key) {
                 Entry::Vacant(place) => drop(place.insert(value)),
                 Entry::Occupied(other) if *other.get() == value => {}

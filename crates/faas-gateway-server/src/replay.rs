@@ -5,15 +5,17 @@ use std::collections::VecDeque;
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use faas_executor::{ExecutionOutput, OutputEvent};
+use faas_executor::{EngineError, ExecutionOutput, OutputEvent};
 use faas_guest_protocol::OutputStream;
 use faas_types::{ExecuteEvent, ExecutionStarted, OutputGap, OutputPiece, RequestId};
 use futures_util::stream;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::ApiError;
 use crate::events::{self, EventFormat, Named};
 use crate::live::{cut_character, is_continuation};
 use crate::response;
+use crate::state::State;
 
 /// The most output in one event.
 const PIECE_BYTES: usize = 32 << 10;
@@ -93,6 +95,7 @@ fn event(piece: Piece) -> Named<ExecuteEvent> {
 
 struct Replay {
     output: ExecutionOutput,
+    draining: CancellationToken,
     request_id: RequestId,
     pieces: Pieces,
     /// Comes after what is ready.
@@ -101,9 +104,15 @@ struct Replay {
 }
 
 /// Answers with the output of an execution, from where `output` stands, and then with its end.
-pub(crate) fn answer(format: EventFormat, output: ExecutionOutput, request_id: RequestId) -> Response {
+pub(crate) fn answer(
+    state: &State,
+    format: EventFormat,
+    output: ExecutionOutput,
+    request_id: RequestId,
+) -> Response {
     let pieces = Pieces::default();
-    let replay = Replay { output, request_id, pieces, then: None, is_begun: false };
+    let replay =
+        Replay { output, draining: state.draining.clone(), request_id, pieces, then: None, is_begun: false };
     let events = stream::unfold(Some(replay), |replay| async {
         let mut replay = replay?;
         let (event, is_last) = replay.next().await;
@@ -129,7 +138,12 @@ impl Replay {
             if let Some(then) = self.then.take() {
                 return then;
             }
-            match self.output.next().await {
+            let next = tokio::select! {
+                next = self.output.next() => next,
+                // It goes on, and can be come back to.
+                () = self.draining.cancelled() => Err(EngineError::ShuttingDown),
+            };
+            match next {
                 Ok(OutputEvent::Output { stream, offset, bytes, .. }) => {
                     self.pieces.push(stream, offset, bytes);
                 }

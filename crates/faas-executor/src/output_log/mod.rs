@@ -24,6 +24,9 @@ const LEAST_SEGMENT_BYTES: u64 = 64 << 10;
 /// The largest.
 const MOST_SEGMENT_BYTES: u64 = 4 << 20;
 
+/// What a file takes on a disk, however short.
+const LEAST_FILE_BYTES: u64 = 4 << 10;
+
 /// How many segments an execution's share is made of.
 const SEGMENTS: u64 = 4;
 
@@ -184,6 +187,8 @@ impl OutputLogs {
         let mut doomed = Vec::new();
         {
             let mut all = lock(&self.0.all);
+            // A file takes a block at least.
+            let closed = Closed { bytes: closed.bytes.max(LEAST_FILE_BYTES), ..closed };
             all.bytes += closed.bytes;
             all.segments.push_back(closed);
             while all.bytes > self.0.budget.all_bytes

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use faas_guest_protocol::OutputStream;
 
 const MAGIC: &[u8; 8] = b"FAASOUT1";
-const HEADER_BYTES: usize = 16;
+pub(super) const HEADER_BYTES: usize = 16;
 const RECORD_BYTES: usize = 24;
 const STDERR: u32 = 1 << 31;
 
@@ -79,7 +79,10 @@ pub(super) fn create(dir: &Path, start: u64) -> io::Result<(PathBuf, File)> {
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(MAGIC);
     header[8..].copy_from_slice(&start.to_le_bytes());
-    file.write_all(&header)?;
+    if let Err(error) = file.write_all(&header) {
+        remove(&path);
+        return Err(error);
+    }
     Ok((path, file))
 }
 

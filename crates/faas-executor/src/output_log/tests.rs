@@ -128,6 +128,20 @@ fn all_together_keep_what_they_may_and_what_nobody_wants_goes() {
 }
 
 #[test]
+fn gaps_make_no_files_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = logs(dir.path(), BUDGET);
+    let mut writer = logs.writer("i", "e").unwrap();
+    for n in 0..1000 {
+        writer.append(n * 2, 1, Stdout, b"x").unwrap();
+    }
+    let files = std::fs::read_dir(dir.path().join("i/e")).unwrap().count();
+    assert!(files <= 16, "{files}");
+    let (said, _) = all(&mut logs.reader("i", "e", 0), 1999);
+    assert!(!said.is_empty() && said.len() <= files);
+}
+
+#[test]
 fn what_was_lost_is_a_gap_even_at_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let logs = logs(dir.path(), BUDGET);

@@ -94,6 +94,8 @@ impl OutputWriter {
     fn write(&mut self, offset: u64, at_ms: u64, stream: OutputStream, bytes: &[u8]) -> io::Result<()> {
         if self.segment.as_ref().is_some_and(|open| open.bytes >= self.logs.segment_bytes()) {
             self.close();
+        }
+        if self.segment.is_none() {
             self.keep_within_budget()?;
         }
         let record = segment::encode(offset, at_ms, stream, bytes)?;
@@ -109,6 +111,10 @@ impl OutputWriter {
         if let Err(error) = open.file.write_all(&record) {
             // Whoever reads it stops before what is half written; the next segment begins after it.
             open.file.set_len(open.bytes)?;
+            if open.bytes <= segment::HEADER_BYTES as u64 {
+                segment::remove(&open.path);
+                self.segment = None;
+            }
             return Err(error);
         }
         open.bytes += record.len() as u64;

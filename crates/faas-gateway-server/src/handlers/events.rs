@@ -25,6 +25,9 @@ use crate::openapi::Problems;
 use crate::query;
 use crate::state::Shared;
 
+/// How many kinds are asked for at most.
+const MAX_KINDS: usize = 32;
+
 /// How many events a stream holds at most.
 const PAGE: u32 = 64;
 
@@ -181,6 +184,9 @@ fn format(headers: &HeaderMap) -> Option<EventFormat> {
 fn filter(asked: &Parameters) -> Result<EventFilter, ApiError> {
     let kinds: Vec<String> =
         asked.kind.iter().flat_map(|kinds| kinds.split(',')).map(str::to_owned).collect();
+    if kinds.len() > MAX_KINDS {
+        return Err(query::invalid("kind", format_args!("has more than {MAX_KINDS} kinds")));
+    }
     let is_kind =
         |kind: &String| !kind.is_empty() && kind.bytes().all(|b| matches!(b, b'a'..=b'z' | b'.' | b'_'));
     if let Some(wrong) = kinds.iter().find(|kind| !is_kind(kind)) {

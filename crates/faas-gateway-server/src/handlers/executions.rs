@@ -133,7 +133,7 @@ pub(crate) async fn stream(
     let output = state.instances.output(&subject.tenant, &subject.id, offset).await;
     let output = output.map_err(|error| subject.refusal(error))?;
     let format = EventFormat::wanted(&headers).unwrap_or(EventFormat::ServerSent);
-    Ok(replay::answer(format, output, subject.request_id))
+    Ok(replay::answer(&state, format, output, subject.request_id))
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
@@ -264,7 +264,7 @@ pub(crate) async fn start(
         return Ok((StatusCode::ACCEPTED, Json(execution)).into_response());
     }
     if let Some(format) = EventFormat::wanted(headers) {
-        return Ok(replay::answer(format, output, target.request_id.clone()));
+        return Ok(replay::answer(state, format, output, target.request_id.clone()));
     }
     let outcome = collect(output).await.map_err(|error| target.refusal(error))?;
     execute::answer(state, outcome, target.request_id.clone()).await

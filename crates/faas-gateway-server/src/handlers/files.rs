@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request, State};
@@ -9,14 +10,16 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use axum::{Extension, Json};
+use faas_executor::sandbox::SandboxError;
 use faas_executor::{EngineError, FileCall, FileWork};
 use faas_guest_protocol::AgentErrorKind;
 use faas_guest_protocol::files::{
     FileChange, FileContent, FileListing, FilePut, FileRange, FileRequest, FileStat, Unpacked,
 };
 use faas_types::{ErrorCode, FileEvent, FileInfo, FileLook, FilePlaced, InstanceId, RequestId};
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt as _};
 use tokio_util::io::StreamReader;
+use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
 
 use super::instances::tenant;
@@ -204,7 +207,7 @@ pub(crate) async fn get(
             let format = EventFormat::wanted(&headers).unwrap_or(EventFormat::ServerSent);
             let mut work = order.begin(&state, FileRequest::Watch { path, recursive }).await?;
             work.answer::<()>().await.map_err(|error| order.refusal(error))?;
-            Ok(watched(format, work, order.request_id))
+            Ok(watched(format, work, order.request_id, state.draining.clone()))
         }
     }
 }
@@ -277,20 +280,41 @@ fn content(work: FileWork, length: Option<u64>) -> Body {
     Body::from_stream(pieces)
 }
 
+/// The most names in a page, in bytes: it may have fewer entries than were asked for.
+const MAX_LIST_BYTES: usize = 2 << 20;
+
+/// How long an entry of a list may be waited for.
+const ENTRY_WITHIN: Duration = Duration::from_secs(60);
+
 async fn list(mut work: FileWork, limit: usize) -> Result<Response, EngineError> {
     let told: FileListing = work.answer().await?;
     let mut entries: Vec<FileInfo> = Vec::new();
-    let mut last = None;
-    while let Some(stat) = work.entry::<FileStat>(entries.len() < limit.min(told.entries)).await? {
+    let (mut last, mut bytes, mut more) = (None, 0, told.more);
+    loop {
+        let entry = work.entry::<FileStat>(entries.len() < limit.min(told.entries));
+        let lost = |_elapsed| SandboxError::Lost { reason: "its list is not told to its end".to_owned() };
+        let Some(stat) = tokio::time::timeout(ENTRY_WITHIN, entry).await.map_err(lost)?? else { break };
+        let names = [&stat.owner, &stat.group].map(|name| name.as_ref().map_or(0, String::len));
+        let target = stat.target.as_ref().map_or(0, |target| target.0.len());
+        bytes += stat.path.0.len() + stat.name.0.len() + target + names[0] + names[1];
+        if bytes > MAX_LIST_BYTES && last.is_some() {
+            more = true;
+            break;
+        }
         entries.push(file_info::info(&stat));
         last = Some(stat.name.0);
     }
-    let next = last.filter(|_| told.more).map(|name| (query::NEXT_CURSOR, to_cursor(&name)));
+    let next = last.filter(|_| more).map(|name| (query::NEXT_CURSOR, to_cursor(&name)));
     Ok((AppendHeaders(next), Json(FileLook::Entries(entries))).into_response())
 }
 
 /// The events of a watch: until the client goes, or what is watched.
-fn watched(format: EventFormat, work: FileWork, request_id: RequestId) -> Response {
+fn watched(
+    format: EventFormat,
+    work: FileWork,
+    request_id: RequestId,
+    draining: CancellationToken,
+) -> Response {
     let gone = |request_id: &RequestId| {
         let error = ApiError::new(ErrorCode::NotFound, "what was watched is not there any more");
         ("error", FileEvent::Error(error.problem(request_id)))
@@ -310,7 +334,9 @@ fn watched(format: EventFormat, work: FileWork, request_id: RequestId) -> Respon
             })
         }
     });
-    events::response(format, futures_util::StreamExt::chain(begun, changes))
+    // It would last as long as the server does.
+    let changes = changes.take_until(draining.cancelled_owned());
+    events::response(format, begun.chain(changes))
 }
 
 /// What can be said of a file that is put.

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use faas_executor::LogFollower;
+use faas_executor::{EngineError, LogFollower};
 use faas_guest_protocol::OutputStream;
 use faas_types::{LogEntry, LogEvent, LogItem, LogOutput};
 use futures_util::stream::{self, StreamExt as _};
@@ -71,11 +71,14 @@ pub(crate) async fn logs(
     let Some(format) = EventFormat::wanted(&headers) else {
         return Ok(Json(entries).into_response());
     };
-    let live = stream::unfold(Some((follower, target)), |following| async {
-        let (mut follower, target) = following?;
-        let next = next(&mut follower, &target).await?;
+    let live = stream::unfold(Some((follower, target, state)), |following| async {
+        let (mut follower, target, state) = following?;
+        let next = tokio::select! {
+            next = next(&mut follower, &target) => next?,
+            () = state.draining.cancelled() => failed(EngineError::ShuttingDown, &target),
+        };
         let goes_on = !matches!(next.item, LogItem::Error(_));
-        Some((next, goes_on.then_some((follower, target))))
+        Some((next, goes_on.then_some((follower, target, state))))
     });
     let said = stream::iter(entries).chain(live).map(|entry| {
         let name = match entry.item {
@@ -92,13 +95,15 @@ pub(crate) async fn logs(
 async fn next(follower: &mut LogFollower, target: &Target) -> Option<LogEntry> {
     match follower.next().await {
         Ok(entry) => entry.map(shown),
-        Err(error) => {
-            let failure = target.refusal(error).problem(&target.request_id).into();
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            let at = timestamp(u64::try_from(now.as_millis()).unwrap_or_default());
-            Some(LogEntry { at, item: LogItem::Error(failure) })
-        }
+        Err(error) => Some(failed(error, target)),
     }
+}
+
+fn failed(error: EngineError, target: &Target) -> LogEntry {
+    let failure = target.refusal(error).problem(&target.request_id).into();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let at = timestamp(u64::try_from(now.as_millis()).unwrap_or_default());
+    LogEntry { at, item: LogItem::Error(failure) }
 }
 
 fn shown(entry: faas_executor::LogEntry) -> LogEntry {

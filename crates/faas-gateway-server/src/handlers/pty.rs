@@ -182,7 +182,11 @@ impl Session {
         let started = PtyStarted { execution_id: self.id.clone(), offset };
         send_event(sender, &PtyEvent::Started(started)).await?;
         loop {
-            match output.next().await {
+            let next = tokio::select! {
+                next = output.next() => next,
+                () = self.state.draining.cancelled() => Err(EngineError::ShuttingDown),
+            };
+            match next {
                 Ok(OutputEvent::Output { bytes, .. }) => send(sender, Message::Binary(bytes.into())).await?,
                 Ok(OutputEvent::Gap { from, to }) => {
                     send_event(sender, &PtyEvent::Gap(OutputGap { from, to })).await?;

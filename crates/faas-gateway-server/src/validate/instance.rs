@@ -7,6 +7,7 @@ use faas_executor::sandbox::Limits;
 use faas_executor::{
     CommandDefaults, ExecSpec, LastingSpec, LimitChange, MainSpec, NewInstance, TimeChange, Times,
 };
+use faas_guest_protocol::lasting::STDIN_WINDOW_BYTES;
 use faas_types::{
     CommandLine, CreateInstanceRequest, EnvVars, ExecRequest, ExecutionKind, RequestId, RestartPolicy,
     Signal, StopRequest, TenantId, TerminalSize, TimeoutRequest, UpdateInstanceRequest,
@@ -139,6 +140,15 @@ pub(crate) fn exec(
     }
     if let Some(tty) = request.tty {
         check_size(tty, "/tty", &mut findings);
+    }
+    if let (true, Some(stdin)) = (is_lasting, &stdin)
+        && stdin.len() as u64 > STDIN_WINDOW_BYTES
+    {
+        let message = format!(
+            "of a command that lasts has at most {STDIN_WINDOW_BYTES} bytes: the rest through stdin_open and \
+             /api/v1/executions/{{id}}/input, or files"
+        );
+        findings.add("/stdin", message);
     }
     let asked = limits::Asked {
         // In the background there is nobody who waits.
@@ -383,6 +393,7 @@ mod tests {
             r#"{"command":"x","background":true,"tty":{"rows":0,"cols":1}}"#,
             r#"{"command":"x","background":true,"tty":{"rows":1,"cols":1001}}"#,
             r#"{"command":"x","background":true,"timeout_ms":0}"#,
+            &format!(r#"{{"command":"x","keep_running":true,"stdin":"{}"}}"#, "x".repeat((256 << 10) + 1)),
         ] {
             assert!(exec(wrong).is_err(), "{wrong}");
         }

@@ -2,7 +2,9 @@
 
 use std::fs::{File, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, lchown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown,
+};
 use std::path::Path;
 
 use faas_guest_protocol::files::FileStat;
@@ -58,7 +60,8 @@ fn copy(path: &Path, metadata: &Metadata, to: &Path, on: u64) -> Result<(), Fail
     if kind.is_symlink() {
         std::os::unix::fs::symlink(std::fs::read_link(path).at(path)?, to).at(to)?;
     } else if kind.is_dir() {
-        std::fs::create_dir(to).at(to)?;
+        // Nobody else's to look into until it has its own mode.
+        std::fs::DirBuilder::new().mode(0o700).create(to).at(to)?;
         for entry in std::fs::read_dir(path).at(path)? {
             let entry = entry.at(path)?;
             let metadata = entry.metadata().at(entry.path())?;
@@ -66,7 +69,7 @@ fn copy(path: &Path, metadata: &Metadata, to: &Path, on: u64) -> Result<(), Fail
         }
     } else if kind.is_file() {
         let (mut from, _) = read::open_regular(path, libc::O_NOFOLLOW)?;
-        let mut file = File::options().write(true).create_new(true).open(to).at(to)?;
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(to).at(to)?;
         io::copy(&mut from, &mut file).at(to)?;
     } else if kind.is_fifo() {
         rustix::fs::mknodat(CWD, to, FileType::Fifo, Mode::from_raw_mode(0o600), 0).at(to)?;

@@ -152,6 +152,9 @@ impl Unpacker {
             Kind::File => self.file(&dir, name, entry, reader)?,
             Kind::HardLink => {
                 let target = clean(&entry.link)?;
+                if target == path {
+                    return Ok(());
+                }
                 let (above, to) = split(&target);
                 let from = self.open_dir(above).map_err(failed)?;
                 let link = || rustix::fs::linkat(&from, to, &dir, name, AtFlags::empty());

@@ -249,8 +249,8 @@ impl Watcher<'_> {
                 self.watched.insert(number, path.to_owned());
                 self.add_below(path, tells)
             }
-            // It has gone, or is nothing for this user to see.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(()),
+            // It has gone, is nothing for this user to see, or nothing that can be named.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::NAMETOOLONG | Errno::LOOP) => Ok(()),
             Err(error) => Err(error).at(path),
         }
     }

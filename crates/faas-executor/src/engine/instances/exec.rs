@@ -109,10 +109,11 @@ impl Instances {
             let limit = timeout.saturating_add(HURRY_AFTER).saturating_add(AGENT_GRACE);
             tokio::select! {
                 biased;
+                // First: a flood of frames leaves what comes after it no turn.
+                () = awake_for(&mut frozen, started, limit) => None,
                 result = &mut ended => Some(result),
                 () = self.inner.closed.cancelled() => return Err(EngineError::ShuttingDown),
                 () = waiting.cancelled() => Some(Ok(cancelled(started))),
-                () = awake_for(&mut frozen, started, limit) => None,
             }
         };
         let after = {
@@ -194,6 +195,7 @@ fn waited_for(info: &InstanceInfo, id: &ExecutionId, spec: &ExecSpec) -> Executi
         stdin_open: false,
         labels: spec.labels.clone(),
         timeout_ms: Some(execute::millis(spec.timeout)),
+        max_output_bytes: Some(spec.max_output_bytes),
         created_at_ms: now_ms(),
         restarts: 0,
         end: None,

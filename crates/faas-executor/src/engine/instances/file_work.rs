@@ -56,6 +56,8 @@ enum Sent {
     Cut,
     /// The program, or its sandbox, is gone.
     Unwanted,
+    /// The program has taken nothing for long.
+    Silent,
 }
 
 impl FileWork {
@@ -67,8 +69,9 @@ impl FileWork {
         let (mut frozen, started) = (self.frozen.clone(), Instant::now());
         let line = tokio::select! {
             biased;
-            line = self.line() => line?,
+            // First: a flood of frames leaves what comes after it no turn.
             () = awake_for(&mut frozen, started, ANSWER_WITHIN) => return Err(silent()),
+            line = self.line() => line?,
         };
         self.untidy = false;
         let Some(line) = line else { return Err(self.broken("it ended without an answer").await) };
@@ -91,14 +94,21 @@ impl FileWork {
         let Some(RunningProgram { input, output }) = &mut self.program else {
             return Err(EngineError::ShuttingDown);
         };
+        let mut frozen = self.frozen.clone();
         let send = async {
             let mut chunk = vec![0u8; size_of::<u32>() + MAX_CHUNK_BYTES];
             loop {
                 let (length, bytes) = chunk.split_at_mut(size_of::<u32>());
                 let Ok(read) = content.read(bytes).await else { return Sent::Cut };
                 length.copy_from_slice(&u32::try_from(read).unwrap_or(0).to_le_bytes());
-                let sent = input.write(&chunk[..size_of::<u32>() + read]).await;
-                let sent = if read == 0 && sent.is_ok() { input.end().await } else { sent };
+                let write = async {
+                    let sent = input.write(&chunk[..size_of::<u32>() + read]).await;
+                    if read == 0 && sent.is_ok() { input.end().await } else { sent }
+                };
+                let sent = tokio::select! {
+                    sent = write => sent,
+                    () = awake_for(&mut frozen, Instant::now(), ANSWER_WITHIN) => return Sent::Silent,
+                };
                 if sent.is_err() {
                     return Sent::Unwanted;
                 }
@@ -108,7 +118,6 @@ impl FileWork {
             }
         };
         let (early, sent) = tokio::select! {
-            biased;
             said = output.next() => (Some(said), Sent::All),
             sent = send => (None, sent),
             () = self.closed.cancelled() => return Err(EngineError::ShuttingDown),
@@ -123,6 +132,7 @@ impl FileWork {
         }
         match sent {
             Sent::Cut => Ok(None),
+            Sent::Silent => Err(silent()),
             Sent::All | Sent::Unwanted => self.answer().await.map(Some),
         }
     }

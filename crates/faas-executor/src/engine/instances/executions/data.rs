@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::data::{now_ms, signed, unsigned};
 use crate::engine::ExecutionOutcome;
+use crate::engine::execute::{SIGKILL, micros};
 use crate::error::EngineError;
 use crate::sandbox::SandboxError;
 use crate::store::{Execution as Row, NewEvent, StoreError};
@@ -99,6 +100,8 @@ pub struct ExecutionInfo {
     pub labels: BTreeMap<String, String>,
     /// Its wall time in milliseconds, where it has a limit.
     pub timeout_ms: Option<u64>,
+    /// How many bytes of each of stdout and stderr are passed on, where there is a limit.
+    pub max_output_bytes: Option<u64>,
     /// When it was asked for, in milliseconds since 1970.
     pub created_at_ms: u64,
     /// How often the main command had been run again before this, since its instance was started.
@@ -125,6 +128,7 @@ struct SavedSpec {
     stdin_open: bool,
     labels: BTreeMap<String, String>,
     timeout_ms: Option<u64>,
+    max_output_bytes: Option<u64>,
     restarts: u32,
     wire: u64,
     boot_id: u64,
@@ -144,6 +148,17 @@ pub(in crate::engine::instances) fn shown(program: &Program) -> CommandLine {
 }
 
 impl HowEnded {
+    /// The end of one whose agent did not end it at its timeout. What it started may still run.
+    pub(super) fn overdue(ran: std::time::Duration) -> Self {
+        let report = ExitReport {
+            signal: Some(SIGKILL),
+            timed_out: true,
+            duration_us: micros(ran),
+            ..ExitReport::default()
+        };
+        Self::Exit { report, oom_killed: false }
+    }
+
     const fn status(&self) -> ExecutionStatus {
         match self {
             Self::Exit { report, .. } if report.timed_out => ExecutionStatus::TimedOut,
@@ -219,6 +234,7 @@ impl ExecutionInfo {
             stdin_open: self.stdin_open,
             labels: self.labels.clone(),
             timeout_ms: self.timeout_ms,
+            max_output_bytes: self.max_output_bytes,
             restarts: self.restarts,
             wire: self.wire,
             boot_id: self.boot_id,
@@ -254,6 +270,7 @@ impl ExecutionInfo {
             stdin_open: spec.stdin_open,
             labels: spec.labels,
             timeout_ms: spec.timeout_ms,
+            max_output_bytes: spec.max_output_bytes,
             created_at_ms: unsigned(row.created_at_ms),
             restarts: spec.restarts,
             end: row.result.map(serde_json::from_value).transpose().map_err(unreadable)?,
@@ -288,6 +305,7 @@ mod tests {
             stdin_open: true,
             labels: [("a".to_owned(), "b".to_owned())].into(),
             timeout_ms: Some(5),
+            max_output_bytes: Some(6),
             created_at_ms: 7,
             restarts: 2,
             end: Some(ExecutionEnd { at_ms: 9, next_offset: 11, how }),

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use faas_guest_protocol::{AgentErrorKind, ExitReport, OutputStream};
 use faas_types::ExecutionKind;
 
 use super::super::Instances;
 use super::super::data::now_ms;
+use super::super::exec::awake_for;
 use super::super::live::Live;
 use super::data::{ExecutionEnd, ExecutionInfo, HowEnded};
+use super::start::ANSWERED_WITHIN;
 use super::{MAX_ENDED, Running};
+use crate::engine::execute::{AGENT_GRACE, HURRY_AFTER};
 use crate::guest::{Attachment, GuestError, LastingEvent};
 use crate::output_log::OutputWriter;
 use crate::state::InstanceState;
@@ -61,6 +64,21 @@ impl Instances {
         mut attachment: Option<Attachment>,
     ) -> Option<HowEnded> {
         let mut sink = Sink { writer: Some(writer), is_broken: false };
+        let mut said = [0u64; 2];
+        let most = running.info.max_output_bytes.unwrap_or(u64::MAX);
+        // Its agent keeps the time, and is not to be waited for where it does not.
+        let limit = running
+            .info
+            .timeout_ms
+            .map(|ms| Duration::from_millis(ms).saturating_add(HURRY_AFTER).saturating_add(AGENT_GRACE));
+        let (mut frozen, started) = (live.frozen.subscribe(), Instant::now());
+        let overdue = async {
+            match limit {
+                Some(limit) => awake_for(&mut frozen, started, limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(overdue);
         loop {
             let mut attached = match attachment.take() {
                 Some(attached) => attached,
@@ -74,11 +92,17 @@ impl Instances {
                 let event = tokio::select! {
                     biased;
                     () = self.inner.closed.cancelled() => return None,
+                    () = &mut overdue => return Some(HowEnded::overdue(started.elapsed())),
                     event = attached.next() => event,
                 };
                 match event {
                     Some(Ok(LastingEvent::Output { stream, offset, bytes })) => {
                         let next = offset + bytes.len() as u64;
+                        said[stream as usize] += bytes.len() as u64;
+                        if said[stream as usize] > most {
+                            let reason = "its agent passed on more output than was asked for";
+                            return Some(HowEnded::Lost { reason: reason.to_owned() });
+                        }
                         sink.append(running, stream, offset, bytes).await;
                         running.progress.send_modify(|progress| progress.next = next);
                     }
@@ -127,7 +151,7 @@ impl Instances {
                     return Reached::Lost(reason.to_owned());
                 }
                 let next = running.progress.borrow().next;
-                match client.attach(wire, next, true).await {
+                match self.in_time(live, ANSWERED_WITHIN, client.attach(wire, next, true)).await {
                     Ok(attached) => return Reached::Attached(attached),
                     Err(GuestError::Agent(error)) if error.kind == AgentErrorKind::NoExecution => {
                         let reason =
@@ -211,7 +235,7 @@ impl Instances {
         if self.write_end(live, &info).await {
             if let (Some(wire), Some(client)) = (running.wire, live.client(running.count)) {
                 // It keeps some that have ended, and lets go of the oldest by itself.
-                if let Err(error) = client.forget(wire).await {
+                if let Err(error) = self.in_time(live, ANSWERED_WITHIN, client.forget(wire)).await {
                     tracing::debug!(execution = %info.id, %error, "an agent keeps an execution that has ended");
                 }
             }
@@ -255,7 +279,11 @@ impl Instances {
         let newest = Position { created_at_ms: i64::MAX, id: String::new() };
         let forgotten = async {
             let rows = self.inner.store.executions(tenant, instance, Some(&newest), most).await?;
-            for row in rows.into_iter().filter(|row| row.ended_at_ms.is_some()).skip(MAX_ENDED) {
+            // What a main command's last run was says whether there is to be another.
+            let main = self.inner.instances.get(&info.instance).and_then(|live| live.info().main_run);
+            let may_go = |id: &str| main.as_ref().is_none_or(|run| run.execution.as_str() != id);
+            let old = rows.into_iter().filter(|row| row.ended_at_ms.is_some()).skip(MAX_ENDED);
+            for row in old.filter(|row| may_go(&row.id)) {
                 self.inner.store.delete_execution(tenant, &row.id).await?;
                 let (logs, instance) = (self.inner.outputs.clone(), instance.to_owned());
                 tokio::task::spawn_blocking(move || logs.remove(&instance, Some(&row.id)))

@@ -118,6 +118,7 @@ impl Instances {
                 () = live.doomed.cancelled() => return,
             }
             let restarts = last.restarts.saturating_add(1);
+            let mut pause = pause.max(PAUSE_FIRST);
             loop {
                 {
                     let _turn = live.turn.lock().await;
@@ -129,6 +130,11 @@ impl Instances {
                             Ok(()) => return,
                             Err(error) => {
                                 tracing::warn!(instance = %live.info().id, %error, "a main command could not be run again");
+                                // It may run after all: whoever follows it finds out, and decides the same.
+                                if this.inner.executions.has_main(&last.instance) {
+                                    return;
+                                }
+                                pause = (pause * 2).min(PAUSE_MOST);
                             }
                         }
                     } else if !live.info().state.has_sandbox() {
@@ -137,7 +143,7 @@ impl Instances {
                 }
                 // Paused, or its agent is just another one.
                 tokio::select! {
-                    () = tokio::time::sleep(PAUSE_FIRST.max(pause)) => {}
+                    () = tokio::time::sleep(pause) => {}
                     () = this.inner.closed.cancelled() => return,
                     () = live.doomed.cancelled() => return,
                 }

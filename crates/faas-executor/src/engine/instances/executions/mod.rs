@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use faas_guest_protocol::LastingId;
-use faas_types::{ExecutionId, InstanceId};
+use faas_types::{ExecutionId, ExecutionKind, InstanceId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -63,7 +63,7 @@ pub(super) struct Running {
     /// The sandbox that it runs in, by its count.
     count: u64,
     /// Held by whoever writes to its standard input, so that what they write does not mix.
-    stdin: tokio::sync::Mutex<()>,
+    stdin: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Running {
@@ -74,7 +74,7 @@ impl Running {
             wire,
             unwanted: CancellationToken::new(),
             count,
-            stdin: tokio::sync::Mutex::default(),
+            stdin: Arc::default(),
         })
     }
 
@@ -118,6 +118,13 @@ impl Registry {
 
     fn remove(&self, id: &ExecutionId) {
         self.lock().remove(id);
+    }
+
+    /// Whether the main command of an instance runs, as far as is known.
+    fn has_main(&self, instance: &InstanceId) -> bool {
+        self.of(instance)
+            .iter()
+            .any(|one| one.info.kind == ExecutionKind::Main && one.progress.borrow().end.is_none())
     }
 
     /// The lasting ones of an instance.

@@ -163,8 +163,12 @@ impl Instances {
         id: &ExecutionId,
         offset: Option<u64>,
     ) -> Result<ExecutionOutput, EngineError> {
-        let view = self.execution(tenant, id).await?;
-        let running = self.inner.executions.get(id);
+        // One that ends meanwhile is told of its end all the same.
+        let running = self.inner.executions.get(id).filter(|one| one.info.tenant == *tenant);
+        let view = match &running {
+            Some(running) => self.view_of(running).await?,
+            None => self.execution(tenant, id).await?,
+        };
         if running.as_ref().is_some_and(|running| running.wire.is_none()) {
             return Err(EngineError::NotLasting);
         }

@@ -13,7 +13,6 @@ use super::Running;
 use super::data::{ExecutionInfo, HowEnded, MainRun};
 use crate::error::EngineError;
 use crate::output_log::{OutputBudget, OutputLogs};
-use crate::state::InstanceState;
 use crate::store::{AnyStore, Position, Store as _, StoreError};
 
 /// How many rows are read at once.
@@ -93,28 +92,19 @@ impl Instances {
                 self.ended(live, &running, HowEnded::Lost { reason }).await;
             }
         }
-        self.recover_main(live, newest_main, count).await;
+        self.recover_main(live, newest_main, count);
         Ok(())
     }
 
-    /// The server may have ended between an instance's start and its main command's, or between that's end and its next
-    /// run.
-    async fn recover_main(&self, live: &Arc<Live>, newest: Option<ExecutionInfo>, count: Option<u64>) {
-        let info = live.info();
-        let Some(count) = count.filter(|_| info.main.is_some()) else { return };
-        match newest {
-            Some(last) => {
-                live.set_main_run(Some(MainRun { execution: last.id.clone(), restarts: last.restarts }));
-                if last.end.is_some() {
-                    self.run_main_again(live, last, count);
-                }
-            }
-            None if info.state == InstanceState::Running => {
-                if let Err(error) = self.run_main(live, 0).await {
-                    tracing::warn!(instance = %info.id, %error, "a main command could not be run");
-                }
-            }
-            None => {}
+    /// The server may have ended between the end of a main command and its next run. Before the first there was no
+    /// instance that runs.
+    fn recover_main(&self, live: &Arc<Live>, newest: Option<ExecutionInfo>, count: Option<u64>) {
+        let (Some(count), Some(last)) = (count.filter(|_| live.info().main.is_some()), newest) else {
+            return;
+        };
+        live.set_main_run(Some(MainRun { execution: last.id.clone(), restarts: last.restarts }));
+        if last.end.is_some() {
+            self.run_main_again(live, last, count);
         }
     }
 

@@ -24,10 +24,17 @@ use crate::store::Store as _;
 /// How long an agent has to greet. It does at once, unless its sandbox is stopped or starved.
 const GREETED_WITHIN: Duration = Duration::from_secs(10);
 
+/// How long one has to take an order, files and all, and to begin it.
+const STARTED_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long it has to answer anything else.
+pub(super) const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+
 /// What stands for no limit of the output.
 const UNLIMITED_BYTES: u64 = u64::MAX >> 1;
 
-/// A lasting execution, validated. What `command` has as its timeout and its most output is not looked at.
+/// A lasting execution, validated. What `command` has as its timeout and its most output is not looked at; its standard
+/// input is at most [`faas_guest_protocol::lasting::STDIN_WINDOW_BYTES`].
 #[derive(Debug)]
 pub struct LastingSpec {
     /// The command.
@@ -113,10 +120,10 @@ impl Instances {
             }
         };
         let (call, stdin) = call(spec, &info, &image);
-        match client.start_attached(wire, call, true).await {
+        match self.in_time(live, STARTED_WITHIN, client.start_attached(wire, call, true)).await {
             Ok((_started, attachment)) => {
                 if let Some((bytes, eof)) = stdin {
-                    self.feed(&client, wire, bytes, eof);
+                    self.feed(&client, &running, wire, bytes, eof);
                 }
                 self.follow(live, &running, writer, Some(attachment));
                 Ok(running)
@@ -138,15 +145,35 @@ impl Instances {
         }
     }
 
-    /// Gives a program its standard input, whether it reads it or not.
-    fn feed(&self, client: &AgentClient, wire: LastingId, bytes: Vec<u8>, eof: bool) {
+    /// What an agent answers, as long as its instance is wanted and the server goes on: it may never.
+    pub(super) async fn in_time<T>(
+        &self,
+        live: &Live,
+        within: Duration,
+        asked: impl Future<Output = Result<T, GuestError>>,
+    ) -> Result<T, GuestError> {
+        tokio::select! {
+            answered = tokio::time::timeout(within, asked) => answered.unwrap_or(Err(GuestError::Lost)),
+            () = live.doomed.cancelled() => Err(GuestError::Lost),
+            () = self.inner.closed.cancelled() => Err(GuestError::Lost),
+        }
+    }
+
+    /// Gives a program its standard input, whether it reads it or not. All of it is with the agent at once: it is no more
+    /// than that takes, so the program gets it whatever becomes of the server.
+    fn feed(&self, client: &AgentClient, running: &Running, wire: LastingId, bytes: Vec<u8>, eof: bool) {
         let (client, closed) = (client.clone(), self.inner.closed.clone());
+        // Nobody else's input comes before it.
+        let turn = Arc::clone(&running.stdin).try_lock_owned();
         self.inner.background.spawn(async move {
+            let _turn = turn;
             let fed = async {
-                if !bytes.is_empty() {
-                    client.stdin(wire, &bytes).await?;
-                }
-                if eof { client.stdin_eof(wire).await } else { Ok(()) }
+                let bytes =
+                    async { if bytes.is_empty() { Ok(true) } else { client.stdin(wire, &bytes).await } };
+                let end = async { if eof { client.stdin_eof(wire).await } else { Ok(()) } };
+                // In this order: each is sent when it is first looked at.
+                let (bytes, end) = tokio::join!(biased; bytes, end);
+                bytes.and(end)
             };
             tokio::select! {
                 fed = fed => if let Err(error) = fed {
@@ -221,6 +248,7 @@ fn execution_info(
         stdin_open: spec.stdin_open || spec.tty.is_some(),
         labels: spec.command.labels.clone(),
         timeout_ms: spec.timeout.map(millis),
+        max_output_bytes: spec.max_output_bytes,
         created_at_ms: now_ms(),
         restarts,
         end: None,

@@ -62,12 +62,16 @@ impl Instances {
     /// [`EngineError::NotFound`] where the tenant has none of that id.
     pub async fn execution(&self, tenant: &TenantId, id: &ExecutionId) -> Result<ExecutionView, EngineError> {
         if let Some(running) = self.inner.executions.get(id).filter(|one| one.info.tenant == *tenant) {
-            let (info, next) = running.now();
-            return self.view(info, next).await;
+            return self.view_of(&running).await;
         }
         let row = self.inner.store.execution(tenant.as_str(), id.as_str()).await?;
         let info = ExecutionInfo::from_row(row.ok_or_else(|| missing(id))?)?;
         let next = info.end.as_ref().map_or(0, |end| end.next_offset);
+        self.view(info, next).await
+    }
+
+    pub(super) async fn view_of(&self, running: &Running) -> Result<ExecutionView, EngineError> {
+        let (info, next) = running.now();
         self.view(info, next).await
     }
 
@@ -94,13 +98,15 @@ impl Instances {
         limit: usize,
     ) -> Result<ExecutionPage, EngineError> {
         self.live(tenant, instance)?;
+        // Those that end while the rows are read are shown as they are here.
+        let running = self.inner.executions.of(instance);
         let one_more = u32::try_from(limit).unwrap_or(u32::MAX).saturating_add(1);
         let rows = self.inner.store.executions(tenant.as_str(), instance.as_str(), after, one_more).await?;
         let more = rows.len() > limit;
         let mut executions = Vec::new();
         for row in rows.into_iter().take(limit) {
             let stored = ExecutionInfo::from_row(row)?;
-            let (info, next) = match self.inner.executions.get(&stored.id) {
+            let (info, next) = match running.iter().find(|one| one.info.id == stored.id) {
                 Some(running) => running.now(),
                 None => {
                     let next = stored.end.as_ref().map_or(0, |end| end.next_offset);
