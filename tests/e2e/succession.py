@@ -58,5 +58,7 @@ def nothing_is_left(client: FaaSClient) -> None:
             instance.delete()
         return [repr(instance) for instance in client.instances.list()]
 
-    assert leftovers.eventually(there) == []
-    assert leftovers.eventually(lambda: [str(leak) for leak in client.leaks()]) == []
+    left = leftovers.eventually(there)
+    assert left == [], left
+    leaks = leftovers.eventually(lambda: [str(leak) for leak in client.leaks()])
+    assert leaks == [], leaks
