@@ -90,12 +90,17 @@ impl Instances {
         if self.inner.is_closed() {
             return Err(EngineError::ShuttingDown);
         }
-        self.inner.store.insert_instance(&info.to_row()?, Some(&info.event())).await?;
+        let (row, event) = (info.to_row()?, info.event());
         info.revision = 1;
         let live = Live::new(info, doomed);
         let turn = live.turn.lock().await;
+        // Before its row: whoever finds that can delete it.
         self.inner.instances.insert(&live);
         drop(place);
+        if let Err(error) = self.inner.store.insert_instance(&row, Some(&event)).await {
+            self.inner.instances.remove(&live.info().id);
+            return Err(error.into());
+        }
         let made = async {
             let sandbox = self.bear(&live, &spec, None).await?;
             let pausable = self.can_be_paused(&live, &sandbox).await;
