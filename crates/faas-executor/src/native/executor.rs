@@ -12,6 +12,7 @@ use std::time::Duration;
 use faas_types::{LimitSupport, LimitsSupport, Network, Runtime, RuntimeCapabilities, SandboxId};
 
 use super::cgroup::{CgroupFileError, CgroupHost, LimitsError, SlotCgroup};
+use super::claimed::Claimed;
 use super::disk::{DiskError, Disks, MIN_BYTES, Promise};
 use super::host_image;
 use super::lasting::files::Files;
@@ -354,7 +355,11 @@ impl NativeExecutor {
         };
         let (agent, there) = sockets()
             .map_err(|source| SandboxError::Create { step: "make a socket pair".to_owned(), source })?;
-        let made = self.order(&slot, spec, image, files, there).await.and_then(|(init_pid, pidfd, disk)| {
+        let claimed = Claimed::new(&self.slots, slot);
+        let ordered = self.order(&claimed, spec, image, files, there).await;
+        // Nothing is waited for from here on.
+        let Some(slot) = claimed.take() else { return Err(no_slot()) };
+        let made = ordered.and_then(|(init_pid, pidfd, disk)| {
             let again = pidfd
                 .try_clone()
                 .map_err(|source| SandboxError::Create { step: "watch a sandbox".to_owned(), source })?;
@@ -388,12 +393,13 @@ impl NativeExecutor {
 
     async fn order(
         &self,
-        slot: &Slot,
+        claimed: &Claimed,
         spec: &SandboxSpec,
         image: &ImageUse,
         files: Option<&Prepared>,
         agent: UnixStream,
     ) -> Result<(u32, OwnedFd, Option<Arc<Promise>>), SandboxError> {
+        let slot = claimed.slot().ok_or_else(no_slot)?;
         if let Some(cgroup) = &slot.cgroup {
             cgroup.begin().map_err(|error| match error.source.raw_os_error() {
                 // Its directory is gone, perhaps between opening a file and reading it (ENODEV): so is the slot.
@@ -436,6 +442,7 @@ impl NativeExecutor {
         let fds: Vec<_> = std::iter::once(agent.as_fd()).chain(mount.as_ref().map(|d| d.as_fd())).collect();
         let talk = |source| SandboxError::Create { step: "talk to a slot".to_owned(), source };
         let socket = slot.socket().map_err(talk)?;
+        claimed.is_asked();
         socket.send(&order, &fds).await.map_err(talk)?;
         match socket.receive::<SlotReply>().await.map_err(talk)? {
             Some((SlotReply::Created { pid }, mut fds)) => match fds.pop() {
@@ -447,6 +454,11 @@ impl NativeExecutor {
             None => Err(talk(io::ErrorKind::UnexpectedEof.into())),
         }
     }
+}
+
+/// A slot that is given an order is there.
+fn no_slot() -> SandboxError {
+    SandboxError::Exhausted { reason: "the slot was given away".to_owned() }
 }
 
 async fn make_disk(disks: &Disks, bytes: u64, owner: u32) -> Result<(OwnedFd, Arc<Promise>), SandboxError> {

@@ -2,6 +2,7 @@
 //! No daemon, no image but `host` is needed.
 
 mod cgroup;
+mod claimed;
 mod disk;
 mod executor;
 mod host_image;

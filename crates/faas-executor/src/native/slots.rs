@@ -60,6 +60,21 @@ impl Slot {
     }
 }
 
+/// A place among those who wait for a slot. One that comes when nobody waits any more is given back.
+struct Queued {
+    slots: Arc<Slots>,
+    receiver: oneshot::Receiver<Result<Slot, SlotError>>,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.receiver.close();
+        if let Ok(Ok(slot)) = self.receiver.try_recv() {
+            self.slots.release(slot);
+        }
+    }
+}
+
 /// After so many slots that ended while they were parked whoever waits is told.
 const MAX_FAILED_IN_A_ROW: u32 = 16;
 
@@ -238,7 +253,8 @@ impl Slots {
             receiver
         };
         self.refill();
-        receiver.await.unwrap_or(Err(SlotError::Closed))
+        let mut queued = Queued { slots: Arc::clone(self), receiver };
+        (&mut queued.receiver).await.unwrap_or(Err(SlotError::Closed))
     }
 
     /// Gives back a slot whose sandbox is gone. One that has ended meanwhile is given up, or whose launcher has.

@@ -115,6 +115,7 @@ macro_rules! lasting {
     ($($then:tt)*) => { faas_test_support::conformance_cases! { $($then)* [
         a_kept_sandbox_outlives_a_killed_server
         a_kept_sandbox_outlives_servers_that_end
+        a_creation_that_is_given_up_leaves_nothing
         what_was_not_kept_ends_with_its_server
         a_paused_sandbox_is_adopted_paused
         halt_keeps_the_files_and_nothing_in_memory

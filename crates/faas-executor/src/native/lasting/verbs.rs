@@ -75,6 +75,26 @@ struct NewFiles {
 }
 
 impl NewFiles {
+    /// Makes their directory in a task of its own: where the caller gives up meanwhile it is removed when it has been made,
+    /// not before.
+    async fn make(
+        files: &Arc<Files>,
+        registry: &Arc<Registry>,
+        id: &SandboxId,
+    ) -> Result<Self, SandboxError> {
+        let (files, registry, id) = (Arc::clone(files), Arc::clone(registry), id.clone());
+        let busy = registry.busy(&id);
+        let making = tokio::spawn(async move {
+            // What was there before is somebody else's, and stays.
+            files.make(&id).await?;
+            // The second is held until whoever drops the first is at work by itself.
+            Ok((Self { files, registry, id: Some(id) }, busy))
+        });
+        let made: Result<_, SandboxError> =
+            making.await.map_err(|error| at("make a directory")(io::Error::other(error)))?;
+        made.map(|(new, _busy)| new)
+    }
+
     /// The sandbox is there: they stay.
     fn stay(&mut self) {
         self.id = None;
@@ -91,8 +111,9 @@ impl Drop for NewFiles {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
             let (files, registry) = (Arc::clone(&self.files), Arc::clone(&self.registry));
+            let busy = registry.busy(&id);
             tokio::spawn(async move {
-                let _busy = registry.busy(&id);
+                let _busy = busy;
                 remove_files(&files, &registry, &id).await;
             });
         }
@@ -170,9 +191,7 @@ impl NativeExecutor {
         image: &ImageUse,
     ) -> Result<SandboxHandle, SandboxError> {
         let _busy = self.lasting.busy(&spec.id);
-        self.files.make(&spec.id).await?;
-        let (files, registry) = (Arc::clone(&self.files), Arc::clone(&self.lasting));
-        let mut new = NewFiles { files, registry, id: Some(spec.id.clone()) };
+        let mut new = NewFiles::make(&self.files, &self.lasting, &spec.id).await?;
         let made = async {
             let (prepared, files) = self.new_files(spec).await?;
             let handle = self.create_with(spec, image, Some(&prepared)).await?;

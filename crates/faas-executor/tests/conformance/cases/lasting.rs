@@ -56,6 +56,27 @@ pub(crate) async fn a_kept_sandbox_outlives_servers_that_end(subject: &Subject) 
     seam.stop().await;
 }
 
+pub(crate) async fn a_creation_that_is_given_up_leaves_nothing(subject: &Subject) {
+    let seam = Seam::start(Site::of(subject), Vec::new()).await;
+    for number in 0..60u64 {
+        let id = format!("sb-unborn-{number}");
+        let spec = seam.spec(&id, LIMITS);
+        let after = std::time::Duration::from_micros(number * number * 10);
+        match tokio::time::timeout(after, seam.try_create(&spec)).await {
+            Ok(made) => seam.destroy(made.unwrap()).await,
+            // As whoever wrote down that it is to be made.
+            Err(_given_up) => seam.remove(&id, None).await,
+        }
+    }
+    let begun = std::time::Instant::now();
+    while !seam.leaks(&[]).await.is_empty() {
+        assert!(begun.elapsed() < crate::subject::SETTLE, "{:?}", seam.leaks(&[]).await);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    subject.is_clean().await;
+    seam.stop().await;
+}
+
 pub(crate) async fn what_was_not_kept_ends_with_its_server(subject: &Subject) {
     let site = Site::of(subject);
     let record = Server::start(&site, &[]).kill();
