@@ -1,16 +1,13 @@
 //! `/api/v1/executions`: executions that outlive the request which started them.
 
+use axum::Json;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Path, State};
-use axum::http::request::Parts;
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
-use axum::{Extension, Json};
 use faas_executor::{EngineError, ExecutionOutput, LastingSpec, OutputEvent};
 use faas_guest_protocol::OutputStream;
-use faas_types::{
-    ErrorCode, ExecuteEvent, Execution, ExecutionId, InstanceId, RequestId, SignalRequest, TenantId,
-};
+use faas_types::{ErrorCode, ExecuteEvent, Execution, ExecutionId, InstanceId, SignalRequest};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -18,37 +15,11 @@ use crate::error::ApiError;
 use crate::events::EventFormat;
 use crate::extract::{self, JsonBody};
 use crate::handlers::execute;
-use crate::handlers::instances::{Target, position, tenant};
+use crate::handlers::instances::position;
+use crate::handlers::subject::{Bare, Subject};
 use crate::openapi::Problems;
 use crate::state::Shared;
 use crate::{execution_info, query, replay, validate};
-
-/// The execution that a request is about.
-pub(crate) struct Subject {
-    tenant: TenantId,
-    id: ExecutionId,
-    request_id: RequestId,
-}
-
-impl FromRequestParts<Shared> for Subject {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, ApiError> {
-        let Path(id) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| ApiError::malformed(error.body_text()))?;
-        let Extension(request_id) = Extension::<RequestId>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| ApiError::internal(&error))?;
-        Ok(Self { tenant: tenant(), id: ExecutionId(id), request_id })
-    }
-}
-
-impl Subject {
-    fn refusal(&self, error: EngineError) -> ApiError {
-        ApiError::from_engine(error, &self.request_id)
-    }
-}
 
 /// Get an execution
 ///
@@ -62,10 +33,8 @@ impl Subject {
 )]
 pub(crate) async fn get(
     State(state): State<Shared>,
-    subject: Subject,
-    uri: Uri,
+    Bare(subject): Bare<ExecutionId>,
 ) -> Result<Json<Execution>, ApiError> {
-    query::none(&uri)?;
     let view = state.instances.execution(&subject.tenant, &subject.id).await;
     Ok(Json(execution_info::execution(view.map_err(|error| subject.refusal(error))?)))
 }
@@ -82,10 +51,8 @@ pub(crate) async fn get(
 )]
 pub(crate) async fn cancel(
     State(state): State<Shared>,
-    subject: Subject,
-    uri: Uri,
+    Bare(subject): Bare<ExecutionId>,
 ) -> Result<StatusCode, ApiError> {
-    query::none(&uri)?;
     let cancelled = state.instances.cancel(&subject.tenant, &subject.id).await;
     cancelled.map(|()| StatusCode::NO_CONTENT).map_err(|error| subject.refusal(error))
 }
@@ -123,7 +90,7 @@ pub(crate) struct StreamParameters {
 )]
 pub(crate) async fn stream(
     State(state): State<Shared>,
-    subject: Subject,
+    subject: Subject<ExecutionId>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -167,7 +134,7 @@ pub(crate) struct InputParameters {
 )]
 pub(crate) async fn input(
     State(state): State<Shared>,
-    subject: Subject,
+    subject: Subject<ExecutionId>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -192,12 +159,10 @@ pub(crate) async fn input(
 )]
 pub(crate) async fn signal(
     State(state): State<Shared>,
-    subject: Subject,
-    uri: Uri,
+    Bare(subject): Bare<ExecutionId>,
     body: Result<JsonBody<SignalRequest>, ApiError>,
 ) -> Result<StatusCode, ApiError> {
     let JsonBody { value, .. } = body?;
-    query::none(&uri)?;
     let number = validate::signal(&value.signal)?;
     let sent = state.instances.signal(&subject.tenant, &subject.id, number).await;
     sent.map(|()| StatusCode::NO_CONTENT).map_err(|error| subject.refusal(error))
@@ -231,7 +196,7 @@ pub(crate) struct ListParameters {
 )]
 pub(crate) async fn list(
     State(state): State<Shared>,
-    subject: Subject,
+    instance: Subject<InstanceId>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let asked: ListParameters = query::parse(&uri)?;
@@ -240,9 +205,8 @@ pub(crate) async fn list(
         position(cursor).ok_or_else(|| query::invalid("cursor", "is none that this server has given"))
     });
     let after = after.transpose()?;
-    let instance = InstanceId(subject.id.0.clone());
-    let page = state.instances.executions(&subject.tenant, &instance, after.as_ref(), limit).await;
-    let page = page.map_err(|error| subject.refusal(error))?;
+    let page = state.instances.executions(&instance.tenant, &instance.id, after.as_ref(), limit).await;
+    let page = page.map_err(|error| instance.refusal(error))?;
     let next = page.next.map(|next| (query::NEXT_CURSOR, format!("{:x}-{}", next.created_at_ms, next.id)));
     let executions: Vec<_> = page.executions.into_iter().map(execution_info::execution).collect();
     Ok((AppendHeaders(next), Json(executions)).into_response())
@@ -251,7 +215,7 @@ pub(crate) async fn list(
 /// Starts a lasting execution and answers as was asked for: at once, with events, or when it has ended.
 pub(crate) async fn start(
     state: &Shared,
-    target: &Target,
+    target: &Subject<InstanceId>,
     headers: &HeaderMap,
     spec: LastingSpec,
 ) -> Result<Response, ApiError> {

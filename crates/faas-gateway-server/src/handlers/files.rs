@@ -4,12 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
-use axum::{Extension, Json};
 use faas_executor::sandbox::SandboxError;
 use faas_executor::{EngineError, FileCall, FileWork};
 use faas_guest_protocol::AgentErrorKind;
@@ -22,7 +22,7 @@ use tokio_util::io::StreamReader;
 use tokio_util::sync::CancellationToken;
 use utoipa::IntoParams;
 
-use super::instances::tenant;
+use super::subject::Subject;
 use crate::body_stream::{self, Fault};
 use crate::error::ApiError;
 use crate::events::{self, EventFormat};
@@ -33,8 +33,7 @@ use crate::{extract, file_info, query};
 
 /// The files that a request is about.
 pub(crate) struct Files {
-    id: InstanceId,
-    request_id: RequestId,
+    instance: Subject<InstanceId>,
     query: FileQuery,
     user: Option<String>,
 }
@@ -45,20 +44,14 @@ impl FromRequestParts<Shared> for Files {
     async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, ApiError> {
         let mut query = FileQuery::parse(&parts.uri)?;
         let user = query.user("user")?;
-        let Path(id) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| ApiError::malformed(error.body_text()))?;
-        let Extension(request_id) = Extension::<RequestId>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| ApiError::internal(&error))?;
-        Ok(Self { id: InstanceId(id), request_id, query, user })
+        let instance = Subject::from_request_parts(parts, state).await?;
+        Ok(Self { instance, query, user })
     }
 }
 
 /// A file operation of one instance, all of whose parameters are known.
 struct Order {
-    id: InstanceId,
-    request_id: RequestId,
+    instance: Subject<InstanceId>,
     user: Option<String>,
 }
 
@@ -66,19 +59,19 @@ impl Files {
     /// What is asked, when nothing else is.
     fn order(self) -> Result<Order, ApiError> {
         self.query.finish()?;
-        Ok(Order { id: self.id, request_id: self.request_id, user: self.user })
+        Ok(Order { instance: self.instance, user: self.user })
     }
 }
 
 impl Order {
     async fn begin(&self, state: &Shared, request: FileRequest) -> Result<FileWork, ApiError> {
         let call = FileCall { request, user: self.user.clone() };
-        let begun = state.instances.begin_file(&tenant(), &self.id, call).await;
+        let begun = state.instances.begin_file(&self.instance.tenant, &self.instance.id, call).await;
         begun.map_err(|error| self.refusal(error))
     }
 
     fn refusal(&self, error: EngineError) -> ApiError {
-        refusal(error, &self.request_id)
+        refusal(error, &self.instance.request_id)
     }
 }
 
@@ -207,7 +200,7 @@ pub(crate) async fn get(
             let format = EventFormat::wanted(&headers).unwrap_or(EventFormat::ServerSent);
             let mut work = order.begin(&state, FileRequest::Watch { path, recursive }).await?;
             work.answer::<()>().await.map_err(|error| order.refusal(error))?;
-            Ok(watched(format, work, order.request_id, state.draining.clone()))
+            Ok(watched(format, work, order.instance.request_id, state.draining.clone()))
         }
     }
 }

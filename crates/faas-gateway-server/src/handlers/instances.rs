@@ -1,7 +1,6 @@
 //! `/api/v1/instances`: sandboxes that outlive one request.
 
-use axum::extract::{FromRequestParts, Path, State};
-use axum::http::request::Parts;
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use axum::{Extension, Json};
@@ -10,7 +9,7 @@ use faas_executor::store::{InstanceFilter, Position};
 use faas_executor::{EngineError, InstanceInfo, Removal};
 use faas_types::{
     CreateInstanceRequest, ExecRequest, ExecuteEvent, ExecuteResponse, Execution, Instance, InstanceId,
-    InstanceMetrics, InstanceStatus, RequestId, StopRequest, TenantId, TimeoutRequest, UpdateInstanceRequest,
+    InstanceMetrics, InstanceStatus, RequestId, StopRequest, TimeoutRequest, UpdateInstanceRequest,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -18,63 +17,18 @@ use utoipa::IntoParams;
 use crate::error::ApiError;
 use crate::events::EventFormat;
 use crate::extract::{JsonBody, OptionalJson};
+use crate::handlers::subject::{Bare, Subject, tenant};
 use crate::handlers::{execute, execute_stream, executions};
 use crate::openapi::Problems;
 use crate::state::Shared;
 use crate::{instance_info, label_filter, offload, query, validate};
 
-/// Whose everything is, as long as there are no keys.
-pub(crate) fn tenant() -> TenantId {
-    TenantId("default".to_owned())
-}
-
-/// The instance that a request is about. Such a request has no query parameters.
-pub(crate) struct Target {
-    pub(crate) tenant: TenantId,
-    pub(crate) id: InstanceId,
-    pub(crate) request_id: RequestId,
-}
-
-impl FromRequestParts<Shared> for Target {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, ApiError> {
-        query::none(&parts.uri)?;
-        Self::of(parts, state).await
-    }
-}
-
-impl Target {
-    /// The same of a request that may have query parameters.
-    pub(crate) async fn of(parts: &mut Parts, state: &Shared) -> Result<Self, ApiError> {
-        let Path(id) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| ApiError::malformed(error.body_text()))?;
-        let Extension(request_id) = Extension::<RequestId>::from_request_parts(parts, state)
-            .await
-            .map_err(|error| ApiError::internal(&error))?;
-        Ok(Self { tenant: tenant(), id: InstanceId(id), request_id })
-    }
-
-    /// The answer to what was done with it.
-    fn answer(&self, done: Result<InstanceInfo, EngineError>) -> Result<Json<Instance>, ApiError> {
-        Ok(Json(instance_info::instance(done.map_err(|error| self.refusal(error))?)))
-    }
-
-    pub(crate) fn refusal(&self, error: EngineError) -> ApiError {
-        ApiError::from_engine(error, &self.request_id)
-    }
-}
-
-/// The same of a request that has query parameters.
-pub(crate) struct TargetWithQuery(pub(crate) Target);
-
-impl FromRequestParts<Shared> for TargetWithQuery {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, ApiError> {
-        Target::of(parts, state).await.map(Self)
-    }
+/// The answer to what was done with an instance.
+fn answer(
+    target: &Subject<InstanceId>,
+    done: Result<InstanceInfo, EngineError>,
+) -> Result<Json<Instance>, ApiError> {
+    Ok(Json(instance_info::instance(done.map_err(|error| target.refusal(error))?)))
 }
 
 /// Create an instance
@@ -190,8 +144,11 @@ pub(crate) async fn list(
     params(("id" = String, Path, description = "Its id")),
     responses((status = 200, description = "It", body = Instance), Problems),
 )]
-pub(crate) async fn get(State(state): State<Shared>, target: Target) -> Result<Json<Instance>, ApiError> {
-    target.answer(state.instances.get(&target.tenant, &target.id))
+pub(crate) async fn get(
+    State(state): State<Shared>,
+    Bare(target): Bare<InstanceId>,
+) -> Result<Json<Instance>, ApiError> {
+    answer(&target, state.instances.get(&target.tenant, &target.id))
 }
 
 /// Change the limits of an instance that runs
@@ -207,12 +164,12 @@ pub(crate) async fn get(State(state): State<Shared>, target: Target) -> Result<J
 )]
 pub(crate) async fn update(
     State(state): State<Shared>,
-    target: Target,
+    Bare(target): Bare<InstanceId>,
     body: Result<JsonBody<UpdateInstanceRequest>, ApiError>,
 ) -> Result<Json<Instance>, ApiError> {
     let JsonBody { value, .. } = body?;
     let change = validate::limit_change(&value, &state.limits)?;
-    target.answer(state.instances.set_limits(&target.tenant, &target.id, change).await)
+    answer(&target, state.instances.set_limits(&target.tenant, &target.id, change).await)
 }
 
 /// Delete an instance
@@ -229,7 +186,10 @@ pub(crate) async fn update(
         Problems,
     ),
 )]
-pub(crate) async fn delete(State(state): State<Shared>, target: Target) -> Result<StatusCode, ApiError> {
+pub(crate) async fn delete(
+    State(state): State<Shared>,
+    Bare(target): Bare<InstanceId>,
+) -> Result<StatusCode, ApiError> {
     match state.instances.delete(&target.tenant, &target.id).await {
         Ok(Removal::Gone) => Ok(StatusCode::NO_CONTENT),
         Ok(Removal::UnderWay) => Ok(StatusCode::ACCEPTED),
@@ -269,7 +229,7 @@ pub(crate) async fn delete(State(state): State<Shared>, target: Target) -> Resul
 )]
 pub(crate) async fn exec(
     State(state): State<Shared>,
-    target: Target,
+    Bare(target): Bare<InstanceId>,
     headers: HeaderMap,
     body: Result<JsonBody<ExecRequest>, ApiError>,
 ) -> Result<Response, ApiError> {
@@ -318,12 +278,12 @@ pub(crate) async fn exec(
 )]
 pub(crate) async fn stop(
     State(state): State<Shared>,
-    target: Target,
+    Bare(target): Bare<InstanceId>,
     body: Result<OptionalJson<StopRequest>, ApiError>,
 ) -> Result<Json<Instance>, ApiError> {
     let OptionalJson(request) = body?;
     let grace = validate::grace(request)?;
-    target.answer(state.instances.stop(&target.tenant, &target.id, grace).await)
+    answer(&target, state.instances.stop(&target.tenant, &target.id, grace).await)
 }
 
 /// Start an instance
@@ -338,11 +298,11 @@ pub(crate) async fn stop(
 )]
 pub(crate) async fn start(
     State(state): State<Shared>,
-    target: Target,
+    Bare(target): Bare<InstanceId>,
     body: Result<OptionalJson<Nothing>, ApiError>,
 ) -> Result<Json<Instance>, ApiError> {
     let OptionalJson(Nothing {}) = body?;
-    target.answer(state.instances.start(&target.tenant, &target.id).await)
+    answer(&target, state.instances.start(&target.tenant, &target.id).await)
 }
 
 /// Pause an instance
@@ -358,11 +318,11 @@ pub(crate) async fn start(
 )]
 pub(crate) async fn pause(
     State(state): State<Shared>,
-    target: Target,
+    Bare(target): Bare<InstanceId>,
     body: Result<OptionalJson<Nothing>, ApiError>,
 ) -> Result<Json<Instance>, ApiError> {
     let OptionalJson(Nothing {}) = body?;
-    target.answer(state.instances.pause(&target.tenant, &target.id).await)
+    answer(&target, state.instances.pause(&target.tenant, &target.id).await)
 }
 
 /// Resume an instance
@@ -375,11 +335,11 @@ pub(crate) async fn pause(
 )]
 pub(crate) async fn resume(
     State(state): State<Shared>,
-    target: Target,
+    Bare(target): Bare<InstanceId>,
     body: Result<OptionalJson<Nothing>, ApiError>,
 ) -> Result<Json<Instance>, ApiError> {
     let OptionalJson(Nothing {}) = body?;
-    target.answer(state.instances.resume(&target.tenant, &target.id).await)
+    answer(&target, state.instances.resume(&target.tenant, &target.id).await)
 }
 
 /// Change how long an instance is there
@@ -395,12 +355,12 @@ pub(crate) async fn resume(
 )]
 pub(crate) async fn timeout(
     State(state): State<Shared>,
-    target: Target,
+    Bare(target): Bare<InstanceId>,
     body: Result<JsonBody<TimeoutRequest>, ApiError>,
 ) -> Result<Json<Instance>, ApiError> {
     let JsonBody { value, .. } = body?;
     let change = validate::time_change(&value)?;
-    target.answer(state.instances.set_times(&target.tenant, &target.id, change).await)
+    answer(&target, state.instances.set_times(&target.tenant, &target.id, change).await)
 }
 
 /// What an instance uses now
@@ -415,7 +375,7 @@ pub(crate) async fn timeout(
 )]
 pub(crate) async fn metrics(
     State(state): State<Shared>,
-    target: Target,
+    Bare(target): Bare<InstanceId>,
 ) -> Result<Json<InstanceMetrics>, ApiError> {
     let measured = state.instances.measure(&target.tenant, &target.id).await;
     let (info, measures) = measured.map_err(|error| target.refusal(error))?;

@@ -8,14 +8,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use faas_executor::{EngineError, LogFollower};
 use faas_guest_protocol::OutputStream;
-use faas_types::{LogEntry, LogEvent, LogItem, LogOutput};
+use faas_types::{InstanceId, LogEntry, LogEvent, LogItem, LogOutput};
 use futures_util::stream::{self, StreamExt as _};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::error::ApiError;
 use crate::events::{self, EventFormat, Named};
-use crate::handlers::instances::{Target, TargetWithQuery};
+use crate::handlers::subject::Subject;
 use crate::instance_info::timestamp;
 use crate::openapi::Problems;
 use crate::query;
@@ -56,10 +56,9 @@ pub(crate) struct LogParameters {
 pub(crate) async fn logs(
     State(state): State<Shared>,
     uri: Uri,
-    target: TargetWithQuery,
+    target: Subject<InstanceId>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let TargetWithQuery(target) = target;
     let asked: LogParameters = query::parse(&uri)?;
     let most = asked.tail.unwrap_or(TAIL);
     if most > MAX_TAIL {
@@ -92,14 +91,14 @@ pub(crate) async fn logs(
     Ok(events::response(format, said))
 }
 
-async fn next(follower: &mut LogFollower, target: &Target) -> Option<LogEntry> {
+async fn next(follower: &mut LogFollower, target: &Subject<InstanceId>) -> Option<LogEntry> {
     match follower.next().await {
         Ok(entry) => entry.map(shown),
         Err(error) => Some(failed(error, target)),
     }
 }
 
-fn failed(error: EngineError, target: &Target) -> LogEntry {
+fn failed(error: EngineError, target: &Subject<InstanceId>) -> LogEntry {
     let failure = target.refusal(error).problem(&target.request_id).into();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let at = timestamp(u64::try_from(now.as_millis()).unwrap_or_default());

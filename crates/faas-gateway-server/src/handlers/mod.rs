@@ -16,4 +16,5 @@ pub(crate) mod logs;
 #[cfg(not(all(target_os = "linux", feature = "native")))]
 pub(crate) mod no_images;
 pub(crate) mod pty;
+pub(crate) mod subject;
 pub(crate) mod version;

@@ -13,7 +13,9 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_
 use axum::http::Uri;
 use axum::response::Response;
 use faas_executor::{EngineError, ExecutionOutput, OutputEvent};
-use faas_types::{Execution, ExecutionId, OutputGap, PtyCommand, PtyEvent, PtyStarted, TerminalSize};
+use faas_types::{
+    Execution, ExecutionId, InstanceId, OutputGap, PtyCommand, PtyEvent, PtyStarted, TerminalSize,
+};
 use futures_util::stream::SplitSink;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Deserialize;
@@ -21,7 +23,7 @@ use tokio::sync::Mutex;
 use utoipa::IntoParams;
 
 use crate::error::ApiError;
-use crate::handlers::instances::{Target, TargetWithQuery};
+use crate::handlers::subject::Subject;
 use crate::openapi::Problems;
 use crate::serve::ConnectionPlace;
 use crate::state::Shared;
@@ -74,10 +76,9 @@ pub(crate) async fn pty(
     State(state): State<Shared>,
     Extension(place): Extension<ConnectionPlace>,
     uri: Uri,
-    target: TargetWithQuery,
+    target: Subject<InstanceId>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    let TargetWithQuery(target) = target;
     let upgrade = upgrade.map_err(|refused| ApiError::malformed(refused.body_text()))?;
     let asked: PtyParameters = query::parse(&uri)?;
     let output = open(&state, &target, asked).await?;
@@ -92,7 +93,11 @@ pub(crate) async fn pty(
 }
 
 /// Starts a terminal, or finds one.
-async fn open(state: &Shared, target: &Target, asked: PtyParameters) -> Result<ExecutionOutput, ApiError> {
+async fn open(
+    state: &Shared,
+    target: &Subject<InstanceId>,
+    asked: PtyParameters,
+) -> Result<ExecutionOutput, ApiError> {
     let Some(id) = asked.execution_id else {
         if asked.offset.is_some() {
             return Err(query::invalid(
@@ -132,7 +137,7 @@ async fn open(state: &Shared, target: &Target, asked: PtyParameters) -> Result<E
 /// A terminal and one connection to it.
 struct Session {
     state: Shared,
-    target: Target,
+    target: Subject<InstanceId>,
     id: ExecutionId,
 }
 
