@@ -19,6 +19,8 @@ need mkfs.ext4 e2fsprogs
 need curl curl
 need busybox busybox-static
 need git git
+need vi vim-tiny
+need top procps
 need awk mawk
 need setpriv util-linux
 need newuidmap uidmap

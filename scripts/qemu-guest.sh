@@ -15,9 +15,9 @@ command=$3
 # The guest's packages. What run-tests.sh wants of a machine, less compilers.
 packages=python3,mount,hostname,e2fsprogs,runc,busybox-static,git,mawk,util-linux,procps,iproute2,kmod,uidmap,perl,passwd,bubblewrap,nodejs
 packages=$packages,apache2-utils,curl,golang-github-containers-common,xz-utils,zstd,skopeo,umoci,docker-registry
-packages=$packages,ca-certificates
+packages=$packages,ca-certificates,vim-tiny
 timeout_s=${FAAS_QEMU_TIMEOUT_S:-5400}
-memory_mb=${FAAS_QEMU_MEMORY_MB:-4096}
+memory_mb=${FAAS_QEMU_MEMORY_MB:-6144}
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/faas-qemu.XXXXXX")
 trap 'rm -rf "$work"' EXIT

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import io
 import json
 import os
 import re
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -104,6 +106,35 @@ def test_an_upload_that_is_cut_off_leaves_what_was_there(files, instance, mark, 
     assert files.names("/up") == ([f"file-{mark}"] if is_there else [])
     if is_there:
         assert files.read(path) == b"before\n"
+
+
+def test_a_move_that_nobody_waits_for_comes_to_its_end(files, instance, mark):
+    tree = f"tree-{mark}"
+    made = instance.exec(f"mkdir /{tree} && cd /{tree} && for i in $(seq 4000); do echo $i > $i; done")
+    assert made.ok, made
+    with files.open("POST", f"/{tree}", op="move", to=f"/dev/shm/{tree}") as connection:
+        connection.putheader("content-length", "0")
+        connection.endheaders()
+        while not leftovers.processes_with(mark) and tree in files.names("/"):
+            pass
+    assert leftovers.eventually(lambda: leftovers.processes_with(mark)) == []
+    assert files.names("/dev/shm") == [tree]
+    assert len(files.names(f"/dev/shm/{tree}")) == 4000
+    assert tree not in files.names("/")
+
+
+def test_an_archive_of_a_directory_in_use_is_whole(files, instance):
+    change = "i=$((i + 1)); mkdir d$i; echo $i > d$i/f; ln -s f d$i/l; ln d$i/f h$i; rm -r d$((i - 3)) h$((i - 3))"
+    script = f"mkdir -p /busy/stays && cd /busy && i=0 && while sleep 0; do {change}; done 2>/dev/null"
+    changing = instance.exec(script, background=True)
+    while files.get("/busy/stays", stat=True).status != 200 or len(files.names("/busy")) == 1:
+        time.sleep(0.01)
+    for _ in range(50):
+        answer = files.get("/busy", tar=True)
+        assert answer.status == 200, answer
+        with tarfile.open(fileobj=io.BytesIO(answer.body)) as tar:
+            assert "stays" in tar.getnames()
+    assert changing.refresh().status == "running"
 
 
 def test_an_upload_that_stops_coming_is_given_up(start, backend, mark):

@@ -166,8 +166,7 @@ def test_output_that_a_terminal_no_longer_holds_is_gone(instance):
 
 @pytest.mark.parametrize("program", ["vi", "top"])
 def test_programs_that_draw_are_driven(instance, program):
-    if not instance.exec(f"command -v {program}").ok:
-        pytest.skip(f"{program}: it is not in the image")
+    assert instance.exec(f"command -v {program}").ok, f"the image has no {program}: scripts/provision.sh"
     with instance.pty(rows=24, cols=80) as terminal:
         until(terminal, b"# ")
         said(terminal, "export TERM=xterm; cd /tmp; echo r$((1))ady", "r1ady")

@@ -42,6 +42,11 @@ impl Failed {
         Self::Told(FileFailure { errno: errno.raw_os_error(), message: message.into(), size: None })
     }
 
+    /// Whether it is that something is not there.
+    fn is_absent(&self) -> bool {
+        matches!(self, Self::Told(failure) if failure.errno == libc::ENOENT)
+    }
+
     /// Of the kernel's words about a path.
     fn at(path: &Path, error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);

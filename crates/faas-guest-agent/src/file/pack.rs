@@ -83,12 +83,15 @@ impl Packer<'_> {
                     name.push(b'/');
                     self.entry(&metadata, &name, Kind::Directory, 0, Vec::new())?;
                     if metadata.dev() == self.device {
-                        self.directory(&path, &name)?;
+                        unless_gone(self.directory(&path, &name))?;
                     }
                 }
-                FileKind::File => self.file(&path, &metadata, name, libc::O_NOFOLLOW)?,
+                FileKind::File => unless_gone(self.file(&path, &metadata, name, libc::O_NOFOLLOW))?,
                 FileKind::Symlink => {
-                    let target = std::fs::read_link(&path).at(&path)?;
+                    let target = match std::fs::read_link(&path) {
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                        other => other.at(&path)?,
+                    };
                     let target = target.as_os_str().as_bytes().to_vec();
                     self.entry(&metadata, &name, Kind::Symlink, 0, target)?;
                 }
@@ -106,9 +109,11 @@ impl Packer<'_> {
             if let Some(first) = self.linked.get(&identity).cloned() {
                 return self.entry(metadata, &name, Kind::HardLink, 0, first);
             }
-            self.linked.insert(identity, name.clone());
         }
         let (mut file, metadata) = read::open_regular(path, flags)?;
+        if metadata.nlink() > 1 {
+            self.linked.insert((metadata.dev(), metadata.ino()), name.clone());
+        }
         let size = metadata.len();
         self.entry(&metadata, &name, Kind::File, size, Vec::new())?;
         // One that grows meanwhile is as it was; of one that has become shorter there is no honest archive.
@@ -116,5 +121,13 @@ impl Packer<'_> {
             return Err(Failed::Broken);
         }
         self.answer.bytes(&vec![0; padding(size)])
+    }
+}
+
+/// What has just been removed is left out.
+fn unless_gone(packed: Result<(), Failed>) -> Result<(), Failed> {
+    match packed {
+        Err(failed) if failed.is_absent() => Ok(()),
+        other => other,
     }
 }

@@ -29,8 +29,19 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(600);
 /// How long a program may take to clear up after content that was cut off, before it is killed.
 const CLEAR_UP_WITHIN: Duration = Duration::from_secs(5);
 
-/// An operation that is under way. Dropping it ends it: its program is killed. Content that was cut off by that is
-/// cleared up first.
+/// What becomes of a program that nobody waits for any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// It is killed: nothing of it stays.
+    Kill,
+    /// It is told that its content was cut off, and clears up.
+    ClearUp,
+    /// It comes to its end: half of what it does would be worse than all.
+    Finish,
+}
+
+/// An operation that is under way. Dropping it ends it: its program is killed, but for one that has to clear up content
+/// that was cut off, or to finish what it has begun.
 #[derive(Debug)]
 pub struct FileWork {
     pub(super) live: Arc<Live>,
@@ -38,8 +49,8 @@ pub struct FileWork {
     pub(super) runtime: Runtime,
     pub(super) memory_mb: u64,
     pub(super) program: Option<RunningProgram>,
-    /// Whether it would leave something behind if it were killed now.
-    pub(super) untidy: bool,
+    /// What becomes of it when this is dropped now.
+    pub(super) parting: Parting,
     /// What it has said and nobody has taken.
     pub(super) said: Lines,
     /// Whether it has said anything.
@@ -73,7 +84,7 @@ impl FileWork {
             () = awake_for(&mut frozen, started, ANSWER_WITHIN) => return Err(silent()),
             line = self.line() => line?,
         };
-        self.untidy = false;
+        self.parting = Parting::Kill;
         let Some(line) = line else { return Err(self.broken("it ended without an answer").await) };
         match serde_json::from_slice::<FileReply<T>>(&line) {
             Ok(FileReply::Ok(answer)) => Ok(answer),
@@ -244,17 +255,32 @@ impl FileWork {
 
 impl Drop for FileWork {
     fn drop(&mut self) {
-        let Some(program) = self.program.take().filter(|_| self.untidy) else { return };
+        let Some(program) = self.program.take() else { return };
+        let within = match self.parting {
+            Parting::Kill => return,
+            Parting::ClearUp => CLEAR_UP_WITHIN,
+            Parting::Finish => ANSWER_WITHIN,
+        };
+        let (is_cut, closed) = (self.parting == Parting::ClearUp, self.closed.clone());
         if tokio::runtime::Handle::try_current().is_err() {
             return;
         }
-        // Content without its end is what a program clears up after.
-        self.background.spawn(tokio::time::timeout(CLEAR_UP_WITHIN, async move {
+        self.background.spawn(async move {
             let RunningProgram { mut input, mut output } = program;
-            if input.end().await.is_ok() {
+            let to_its_end = async {
+                // Content without its end is what a program clears up after.
+                if is_cut && input.end().await.is_err() {
+                    return;
+                }
                 while let Ok(Some(_)) = output.next().await {}
+            };
+            tokio::select! {
+                ended = tokio::time::timeout(within, to_its_end) => if ended.is_err() {
+                    tracing::debug!("a program for files that nobody waits for is killed");
+                },
+                () = closed.cancelled() => {}
             }
-        }));
+        });
     }
 }
 

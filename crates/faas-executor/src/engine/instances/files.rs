@@ -10,7 +10,7 @@ use faas_types::{InstanceId, TenantId};
 use super::Instances;
 use super::create::deleted_meanwhile;
 use super::exec::lost;
-use super::file_work::FileWork;
+use super::file_work::{FileWork, Parting};
 use crate::engine::execute::{self, Call};
 use crate::error::EngineError;
 use crate::guest::{Lines, RunningProgram};
@@ -85,7 +85,11 @@ impl Instances {
             runtime: info.runtime,
             memory_mb,
             program: Some(program),
-            untidy: call.request.takes_content(),
+            parting: match call.request {
+                FileRequest::Move { .. } => Parting::Finish,
+                _ if call.request.takes_content() => Parting::ClearUp,
+                _ => Parting::Kill,
+            },
             said: Lines::default(),
             spoke: false,
             closed: self.inner.closed.clone(),
