@@ -16,7 +16,7 @@ command=$3
 packages=python3,mount,hostname,e2fsprogs,runc,busybox-static,git,mawk,util-linux,procps,iproute2,kmod,uidmap,perl,passwd,bubblewrap,nodejs
 packages=$packages,apache2-utils,curl,golang-github-containers-common,xz-utils,zstd,skopeo,umoci,docker-registry
 packages=$packages,ca-certificates,vim-tiny
-timeout_s=${FAAS_QEMU_TIMEOUT_S:-5400}
+timeout_s=${FAAS_QEMU_TIMEOUT_S:-6600}
 memory_mb=${FAAS_QEMU_MEMORY_MB:-6144}
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/faas-qemu.XXXXXX")

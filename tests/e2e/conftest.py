@@ -1,7 +1,8 @@
 """The gateway that most tests share, one that a test may ill-treat, and the clients.
 
 Every test that uses a gateway runs once for each of its modes: as root, as an ordinary user with one id, and as one
-with a range of them; where the machine has cgroup v2, as one to whom a cgroup is delegated, too.
+with a range of them; where the machine has cgroup v2, as one to whom a cgroup is delegated, too. E2E_MODES leaves some of
+them out.
 `@pytest.mark.modes("root")` names the modes that a test is for.
 
 Several processes may run these tests at once (`-n 4 --dist loadgroup`): whatever a test counts bears a mark of its own.
@@ -87,7 +88,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 SHARED = {"gateway", "house"}
 """Fixtures that are worth to be made once for many tests."""
 
-MODES = ["root", "one id", "range", *(["delegated"] if has_controllers() else [])]
+MODES = os.environ.get("E2E_MODES", "root,one id,range").split(",")
+MODES += ["delegated"] if has_controllers() else []
 
 
 @pytest.fixture(scope="session", params=MODES)

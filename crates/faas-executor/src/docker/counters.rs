@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use faas_types::Usage;
 
-use crate::platform::cgroup_files::{keyed, number};
+use crate::platform::cgroup_files::{CPU, cpu_us, keyed, number};
 use crate::sandbox::Measures;
 
 /// The files of one container.
@@ -60,7 +60,7 @@ impl Counters {
             memory_now: unified.join("memory.current"),
             memory_stat: Some(unified.join("memory.stat")),
             pids: Some(unified.join("pids.current")),
-            cpu: Cpu::V2(unified.join("cpu.stat")),
+            cpu: Cpu::V2(unified.join(CPU)),
         })
     }
 
@@ -91,7 +91,7 @@ impl Counters {
         Usage {
             cpu_us: match &self.cpu {
                 Cpu::V1(path) => number(path).map(|ns| ns / 1000),
-                Cpu::V2(path) => read(path).and_then(|text| keyed(&text, "usage_usec")),
+                Cpu::V2(path) => read(path).and_then(|text| cpu_us(&text)),
             },
             memory_peak_bytes: number(&self.memory_peak),
         }

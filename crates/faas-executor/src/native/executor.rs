@@ -229,7 +229,7 @@ impl NativeExecutor {
                 Err(reason) => DiskSupport::None(reason),
             },
         };
-        let watchdog = Watchdog::default();
+        let watchdog = Watchdog::new(cgroups.as_ref().ok().cloned());
         tokio::spawn(watchdog.clone().run());
         let this = Self { slots, cgroups, ids: support, disks, watchdog, files, lasting, boot_id };
         for (id, record) in records {

@@ -2,7 +2,7 @@
 //! No limit keeps a program from opening ever more of them, and without any it could not list its interfaces. So what
 //! each sandbox has in them is looked at now and then, and one that has too much is killed, as if by the kernel for want of
 //! memory. One that has had no CPU time since it was last looked at has hardly anything new in them and is passed over most
-//! of the time: to read its CPU time costs less.
+//! of the time: to read its CPU time costs less. Where none has had any, that is told by one number for all of them.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::cgroup::SlotCgroup;
+use super::cgroup::{CgroupHost, SlotCgroup};
 
 /// How often it is looked.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -23,8 +23,9 @@ const PERIOD: Duration = Duration::from_millis(500);
 const SHARE: u64 = 4;
 const LEAST_BYTES: u64 = 8 << 20;
 
-/// How often a quiet sandbox is passed over: what the kernel itself sends to its sockets costs it no CPU time.
-const MOST_PASSED_OVER: u32 = 20;
+/// How often a quiet sandbox is passed over, for a minute: what the kernel itself sends to its sockets costs it no CPU
+/// time, and does not exceed what those that it has already may hold.
+const MOST_PASSED_OVER: u32 = 120;
 
 /// What no CPU time is.
 const NOT_SEEN: u64 = u64::MAX;
@@ -82,9 +83,15 @@ impl Watched {
         }
     }
 
-    fn look(&self) {
-        let cpu_us = self.cgroup.as_ref().and_then(|cgroup| cgroup.cpu_us_ever()).unwrap_or(NOT_SEEN);
-        let is_quiet = cpu_us != NOT_SEEN && cpu_us == self.seen_cpu_us.load(Ordering::Relaxed);
+    /// `are_quiet`: no sandbox has had CPU time since this was last called for all of them.
+    fn look(&self, are_quiet: bool) {
+        let seen_cpu_us = self.seen_cpu_us.load(Ordering::Relaxed);
+        let cpu_us = match &self.cgroup {
+            _ if are_quiet => seen_cpu_us,
+            Some(cgroup) => cgroup.cpu_us_ever().unwrap_or(NOT_SEEN),
+            None => NOT_SEEN,
+        };
+        let is_quiet = cpu_us != NOT_SEEN && cpu_us == seen_cpu_us;
         if is_quiet && self.passed_over.fetch_add(1, Ordering::Relaxed) < MOST_PASSED_OVER {
             return;
         }
@@ -124,10 +131,21 @@ fn bytes_held(text: &str) -> u64 {
 }
 
 /// Looks at all sandboxes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Watchdog(Arc<Mutex<Vec<Weak<Watched>>>>);
+#[derive(Clone, Debug)]
+pub(super) struct Watchdog(Arc<Watch>);
+
+#[derive(Debug)]
+struct Watch {
+    list: Mutex<Vec<Weak<Watched>>>,
+    /// Where the CPU time of all of them is counted, if it is.
+    cgroups: Option<Arc<CgroupHost>>,
+}
 
 impl Watchdog {
+    pub(super) fn new(cgroups: Option<Arc<CgroupHost>>) -> Self {
+        Self(Arc::new(Watch { list: Mutex::default(), cgroups }))
+    }
+
     /// Begins to look at a sandbox.
     pub(super) fn watch(
         &self,
@@ -153,11 +171,12 @@ impl Watchdog {
 
     fn list(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Watched>>> {
         // No code panics while it holds the lock halfway through a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks again and again, until nobody else has this watchdog.
     pub(super) async fn run(self) {
+        let mut seen_cpu_us = None;
         while Arc::strong_count(&self.0) > 1 {
             tokio::time::sleep(PERIOD).await;
             let watched: Vec<_> = {
@@ -168,11 +187,21 @@ impl Watchdog {
             if watched.is_empty() {
                 continue;
             }
-            let looked =
-                tokio::task::spawn_blocking(move || watched.iter().for_each(|watched| watched.look()));
-            if let Err(error) = looked.await {
-                tracing::error!(%error, "looking at sandboxes failed");
-            }
+            let cgroups = self.0.cgroups.clone();
+            let looked = tokio::task::spawn_blocking(move || {
+                // It is read before: whatever runs since then is seen the next time.
+                let cpu_us = cgroups.and_then(|cgroups| cgroups.cpu_us_ever());
+                let are_quiet = cpu_us.is_some() && cpu_us == seen_cpu_us;
+                watched.iter().for_each(|watched| watched.look(are_quiet));
+                cpu_us
+            });
+            seen_cpu_us = match looked.await {
+                Ok(cpu_us) => cpu_us,
+                Err(error) => {
+                    tracing::error!(%error, "looking at sandboxes failed");
+                    None
+                }
+            };
         }
     }
 }

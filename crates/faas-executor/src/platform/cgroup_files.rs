@@ -10,9 +10,17 @@ pub(crate) fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
+/// The file that says how much CPU time a cgroup of v2 has had; it has it without a controller too.
+pub(crate) const CPU: &str = "cpu.stat";
+
+/// The CPU time that [`CPU`] tells, in microseconds.
+pub(crate) fn cpu_us(text: &str) -> Option<u64> {
+    keyed(text, "usage_usec")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{keyed, number};
+    use super::{cpu_us, keyed, number};
 
     #[test]
     fn oom_kills_are_read_in_both_forms() {
@@ -24,7 +32,7 @@ mod tests {
 
     #[test]
     fn cpu_time_and_plain_numbers_are_read() {
-        assert_eq!(keyed("usage_usec 1234\nuser_usec 1000\nsystem_usec 234\n", "usage_usec"), Some(1234));
+        assert_eq!(cpu_us("usage_usec 1234\nuser_usec 1000\nsystem_usec 234\n"), Some(1234));
         assert_eq!(number("4096\n"), Some(4096));
         assert_eq!(number("max\n"), None);
     }

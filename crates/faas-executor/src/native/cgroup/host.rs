@@ -1,6 +1,7 @@
 //! The gateway's own directory in each hierarchy, held open, and the slots' below it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use rustix::process::{Pid, Signal};
 
 use super::plan::{CgroupPlan, ProbeError, TakenOver, at, enable_controllers};
 use super::{Hierarchy, V1, V2, Version};
+use crate::platform::cgroup_files as stats;
 
 /// The gateway's cgroups on this host, held open: reachable from a process that no longer sees the host's files.
 #[derive(Debug)]
@@ -48,6 +50,16 @@ impl CgroupHost {
             (false, true) => "cgroup v1, hybrid",
             (false, false) => "cgroup v1",
         }
+    }
+
+    /// CPU time of all processes that ever were in any slot, and of what else is there (the server itself, where the
+    /// cgroup was delegated to it); where the v2 tree is there to count it.
+    pub(crate) fn cpu_us_ever(&self) -> Option<u64> {
+        let (_, root) = self.roots.get(&Hierarchy::Unified)?;
+        let opened = rustix::fs::openat(root, stats::CPU, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let mut text = String::new();
+        File::from(opened.ok()?).read_to_string(&mut text).ok()?;
+        stats::cpu_us(&text)
     }
 
     /// Makes the directories of slot `slot` and opens them.
@@ -207,7 +219,7 @@ fn pids_in(root: BorrowedFd<'_>, name: &str) -> io::Result<Vec<Pid>> {
         other => other?,
     };
     let mut text = String::new();
-    std::fs::File::from(file).read_to_string(&mut text)?;
+    File::from(file).read_to_string(&mut text)?;
     Ok(text.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw).collect())
 }
 

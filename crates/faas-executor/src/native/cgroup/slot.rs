@@ -251,7 +251,7 @@ impl SlotCgroup {
 
     /// CPU time of all processes that ever were in the slot, where the v2 tree is there to count it.
     pub(crate) fn cpu_us_ever(&self) -> Option<u64> {
-        stats::keyed(&self.read(Hierarchy::Unified, "cpu.stat").ok()?, "usage_usec")
+        stats::cpu_us(&self.read(Hierarchy::Unified, stats::CPU).ok()?)
     }
 
     fn oom_kills_ever(&self) -> Result<u64, CgroupFileError> {
