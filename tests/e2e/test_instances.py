@@ -414,6 +414,7 @@ def test_limits_are_changed_while_it_runs(create, pausable):
     assert instance.update(memory_mb=64).info.memory_mb == 64
     assert instance.exec(hold).oom_killed
     assert instance.update(memory_mb=256, cpu_cores=0.25).info.cpu_cores == 0.25
+    assert instance.update(cpu_cores=1).info.cpu_cores == 1
     assert instance.exec(hold).stdout.strip() == "90000000"
     forks = "n=0; while [ $n -lt 30 ]; do sleep 5 & n=$((n+1)); done; kill $(jobs -p); wait; echo all"
     assert instance.exec(forks).stdout == "all\n"
