@@ -32,11 +32,11 @@ class User:
     def command(self, command: list[str], unit: str) -> list[str]:
         """The command, run as this user with nothing of root's, as the one process of a unit.
 
-        A unit that is started again finds its cgroup empty, as a service manager has it.
+        A unit that is started again has a new cgroup, as `systemd-run --user --scope` has it: what still runs in the one
+        before is left there.
         """
         if self.cgroup is not None:
-            own = self.cgroup / unit
-            trim(own)
+            own = self.cgroup / f"{unit}-{secrets.token_hex(4)}.scope"
             own.mkdir()
             for path in (own, *(own / f"cgroup.{name}" for name in ("procs", "subtree_control", "threads"))):
                 os.chown(path, self.uid, self.gid)
@@ -105,6 +105,8 @@ def delegate(user: User) -> Iterator[User]:
     try:
         for above in (cgroup.parent, cgroup):
             (above / "cgroup.subtree_control").write_text("+cpu +memory +pids")
+        # The user's own service manager may move the user's processes.
+        os.chown(cgroup / "cgroup.procs", user.uid, user.gid)
         yield User(user.name, user.uid, user.gid, user.home, cgroup)
     finally:
         trim(cgroup)

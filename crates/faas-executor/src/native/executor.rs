@@ -179,7 +179,7 @@ impl NativeExecutor {
             return Err(NativeStartError::Unavailable(reason.to_owned()));
         }
         let boot_id = record::boot_id().map_err(at(Path::new("/proc/sys/kernel/random/boot_id")))?;
-        let plan = cgroups(root, &mark)?;
+        let plan = cgroups(root, &mark, &native.join("cgroup"))?;
         let subordinate = (!root).then(|| {
             let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
             (uid, gid, Subordinate::find(uid, gid))

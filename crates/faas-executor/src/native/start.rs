@@ -1,8 +1,10 @@
 //! What a start of the backend finds on the host: cgroups, ids, and what an earlier gateway of the data directory left.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use faas_types::SandboxId;
@@ -21,19 +23,46 @@ pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> StartError + '_ {
     move |source| StartError::Io { path: path.to_owned(), source }
 }
 
-/// The gateway's cgroups, or why there are none. Root has no excuse.
+/// The gateway's cgroups, or why there are none. Root has no excuse. `remembered` is the file that has the path of the
+/// cgroup that an earlier gateway of the data directory had taken over.
 pub(super) fn cgroups(
     root: bool,
     mark: &str,
+    remembered: &Path,
 ) -> Result<Result<(CgroupPlan, Arc<CgroupHost>), String>, NativeStartError> {
+    if !root {
+        go_back(remembered, mark)?;
+    }
     let opened = CgroupPlan::find(root, mark).and_then(|plan| Ok((CgroupHost::open(&plan)?, plan)));
     match opened {
-        Ok((host, plan)) => Ok(Ok((plan, Arc::new(host)))),
+        Ok((host, plan)) => {
+            if let Some(base) = plan.taken_over() {
+                std::fs::write(remembered, base.as_os_str().as_bytes()).map_err(at(remembered))?;
+            }
+            Ok(Ok((plan, Arc::new(host))))
+        }
         Err(error) if root => {
             Err(NativeStartError::Unavailable(format!("limits cannot be enforced: {error}")))
         }
         Err(error) => Ok(Err(error.to_string())),
     }
+}
+
+/// Goes back to where sandboxes of an earlier gateway run, if it is allowed.
+fn go_back(remembered: &Path, mark: &str) -> Result<(), StartError> {
+    let base = match std::fs::read(remembered) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => PathBuf::from(OsString::from_vec(other.map_err(at(remembered))?)),
+    };
+    match CgroupPlan::go_back(&base, mark) {
+        Ok(false) => {}
+        Ok(true) => tracing::info!(cgroup = %base.display(), "went back to where earlier sandboxes run"),
+        Err(error) => {
+            let cgroup = base.display();
+            tracing::warn!(%cgroup, %error, "what runs in an earlier server's cgroup is out of reach and will be ended");
+        }
+    }
+    Ok(())
 }
 
 /// Ids that the host has given to its users.

@@ -102,6 +102,8 @@ def _options(config: ClientConfig) -> dict[str, Any]:
         "user_agent_header": f"faas-sdk-python/{__version__}",
         "open_timeout": min(config.http_timeout_s or CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S),
         "close_timeout": CLOSE_TIMEOUT_S,
+        # Who does not read for a while does not see the answers to its pings either, behind all that it has not read.
+        "ping_timeout": None,
         "compression": None,
         "max_size": None,
         "proxy": None if config.is_loopback else True,

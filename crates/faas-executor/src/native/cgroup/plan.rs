@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Hierarchy;
+use crate::platform::cgroup_files;
 
 /// The gateway's directories, not yet made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +94,30 @@ pub(crate) enum Place {
 const V2_CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 impl CgroupPlan {
+    /// Moves this process to the cgroup that an earlier server had taken over, if sandboxes of that one still run below
+    /// it: nobody else could look after them. From then on it is as if it had been started there. Whether it was moved;
+    /// the error says why it may not be (cgroup-v2.rst, "Delegation Containment").
+    pub(crate) fn go_back(base: &Path, name: &str) -> io::Result<bool> {
+        let events = match std::fs::read_to_string(base.join(name).join("cgroup.events")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other?,
+        };
+        if cgroup_files::keyed(&events, "populated") != Some(1) {
+            return Ok(false);
+        }
+        let leaf = base.join(leaf_name(name));
+        match std::fs::create_dir(&leaf) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => std::fs::write(leaf.join("cgroup.procs"), std::process::id().to_string())?,
+        }
+        Ok(true)
+    }
+
+    /// The cgroup that was taken over, where one was.
+    pub(crate) fn taken_over(&self) -> Option<&Path> {
+        self.taken_over.as_ref().map(|taken_over| taken_over.base.as_path())
+    }
+
     /// Finds the hierarchies and the gateway's place in them. `name` is what its directories are called.
     pub(crate) fn find(root: bool, name: &str) -> Result<Self, ProbeError> {
         let path = Path::new("/proc/self/mountinfo");
@@ -285,6 +310,23 @@ mod tests {
         let enabled = std::fs::read_to_string(dir.join("run.scope/cgroup.subtree_control")).unwrap();
         assert_eq!(enabled, "+pids", "the last of them, since a fixture keeps one line");
         assert!(plan.roots.values().eq([&dir.join("run.scope/faas-x")]));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_server_goes_back_to_where_sandboxes_run_and_nowhere_else() {
+        let dir = fixture(&[
+            ("old.scope/faas-x/cgroup.events", "populated 1\nfrozen 0\n"),
+            ("old.scope/faas-x.server/cgroup.procs", ""),
+            ("quiet.scope/faas-x/cgroup.events", "populated 0\nfrozen 0\n"),
+        ]);
+        assert!(CgroupPlan::go_back(&dir.join("old.scope"), "faas-x").unwrap());
+        let moved = std::fs::read_to_string(dir.join("old.scope/faas-x.server/cgroup.procs")).unwrap();
+        assert_eq!(moved, std::process::id().to_string());
+        for other in ["quiet.scope", "gone.scope"] {
+            assert!(!CgroupPlan::go_back(&dir.join(other), "faas-x").unwrap());
+        }
+        assert!(!dir.join("quiet.scope/faas-x.server").exists());
         std::fs::remove_dir_all(dir).unwrap();
     }
 
