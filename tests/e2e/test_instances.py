@@ -418,7 +418,7 @@ def test_limits_are_changed_while_it_runs(create, pausable):
     assert instance.exec(hold).stdout.strip() == "90000000"
     forks = "n=0; while [ $n -lt 30 ]; do sleep 5 & n=$((n+1)); done; kill $(jobs -p); wait; echo all"
     assert instance.exec(forks).stdout == "all\n"
-    instance.update(pids_limit=16)
+    instance.update(pids_limit=16, cpu_cores=0.25)
     assert instance.exec(forks).stdout != "all\n"
     assert instance.metrics().pids_limit == 16
     # All or nothing; and they are kept.
