@@ -30,14 +30,18 @@ pub(super) fn cgroups(
     mark: &str,
     remembered: &Path,
 ) -> Result<Result<(CgroupPlan, Arc<CgroupHost>), String>, NativeStartError> {
-    if !root {
-        go_back(remembered, mark)?;
-    }
+    let earlier = if root { None } else { go_back(remembered, mark)? };
     let opened = CgroupPlan::find(root, mark).and_then(|plan| Ok((CgroupHost::open(&plan)?, plan)));
     match opened {
         Ok((host, plan)) => {
             if let Some(base) = plan.taken_over() {
                 std::fs::write(remembered, base.as_os_str().as_bytes()).map_err(at(remembered))?;
+                if let Some(earlier) = earlier.filter(|earlier| earlier != base)
+                    && let Err(error) = CgroupPlan::clear(&earlier, mark)
+                {
+                    let cgroup = earlier.display();
+                    tracing::warn!(%cgroup, %error, "what an earlier server left there could not be removed");
+                }
             }
             Ok(Ok((plan, Arc::new(host))))
         }
@@ -48,10 +52,10 @@ pub(super) fn cgroups(
     }
 }
 
-/// Goes back to where sandboxes of an earlier gateway run, if it is allowed.
-fn go_back(remembered: &Path, mark: &str) -> Result<(), StartError> {
+/// Goes back to where sandboxes of an earlier gateway run, if it is allowed. What that one had taken over.
+fn go_back(remembered: &Path, mark: &str) -> Result<Option<PathBuf>, StartError> {
     let base = match std::fs::read(remembered) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => PathBuf::from(OsString::from_vec(other.map_err(at(remembered))?)),
     };
     match CgroupPlan::go_back(&base, mark) {
@@ -62,7 +66,7 @@ fn go_back(remembered: &Path, mark: &str) -> Result<(), StartError> {
             tracing::warn!(%cgroup, %error, "what runs in an earlier server's cgroup is out of reach and will be ended");
         }
     }
-    Ok(())
+    Ok(Some(base))
 }
 
 /// Ids that the host has given to its users.

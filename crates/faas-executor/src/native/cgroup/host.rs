@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
-use super::plan::{CgroupPlan, ProbeError, TakenOver, at, enable_controllers};
+use super::plan::{CgroupPlan, ProbeError, TakenOver, at, enable_controllers, until_idle};
 use super::{Hierarchy, V1, V2, Version};
 use crate::platform::cgroup_files as stats;
 
@@ -143,8 +143,12 @@ impl CgroupHost {
     }
 
     /// Removes the gateway's own directories, which must hold no slot any more. For the process that made them where
-    /// it still sees them.
+    /// it still sees them. Waits a little for processes that are about to end.
     pub(crate) fn remove_roots(&self) -> io::Result<()> {
+        until_idle(|| self.try_remove_roots())
+    }
+
+    fn try_remove_roots(&self) -> io::Result<()> {
         for (path, _) in self.roots.values() {
             match std::fs::remove_dir(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -34,8 +35,10 @@ impl TakenOver {
         // One that passes on no controllers may hold processes again.
         let off: Vec<_> = V2_CONTROLLERS.iter().map(|controller| format!("-{controller}")).collect();
         std::fs::write(self.base.join("cgroup.subtree_control"), off.join(" "))?;
-        move_processes(&self.leaf, &self.base)?;
-        std::fs::remove_dir(&self.leaf)
+        match move_processes(&self.leaf, &self.base).and_then(|()| std::fs::remove_dir(&self.leaf)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -50,6 +53,25 @@ fn move_processes(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// How long a cgroup may be busy whose processes have ended or gone: one that ends is in it until the last moment, and
+/// nobody can move it.
+const BUSY_FOR: Duration = Duration::from_secs(2);
+const BUSY_STEP: Duration = Duration::from_millis(10);
+
+/// Tries something again for a while, as long as a cgroup is busy.
+pub(super) fn until_idle(attempt: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    let end = Instant::now() + BUSY_FOR;
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < end => {
+                #[expect(clippy::disallowed_methods, reason = "when a server begins or has ended, and does nothing else")]
+                std::thread::sleep(BUSY_STEP);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Why cgroups cannot be used.
@@ -111,6 +133,32 @@ impl CgroupPlan {
             _ => std::fs::write(leaf.join("cgroup.procs"), std::process::id().to_string())?,
         }
         Ok(true)
+    }
+
+    /// Removes what a server that was killed left in a cgroup that it had taken over, where nothing runs any more.
+    pub(crate) fn clear(base: &Path, name: &str) -> io::Result<()> {
+        until_idle(|| Self::try_clear(base, name))
+    }
+
+    fn try_clear(base: &Path, name: &str) -> io::Result<()> {
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        let root = base.join(name);
+        match std::fs::read_dir(&root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => {
+                for entry in other? {
+                    let entry = entry?;
+                    if entry.file_type()?.is_dir() {
+                        gone(std::fs::remove_dir(entry.path()))?;
+                    }
+                }
+            }
+        }
+        gone(std::fs::remove_dir(root))?;
+        gone(std::fs::remove_dir(base.join(leaf_name(name))))
     }
 
     /// The cgroup that was taken over, where one was.
@@ -327,6 +375,14 @@ mod tests {
             assert!(!CgroupPlan::go_back(&dir.join(other), "faas-x").unwrap());
         }
         assert!(!dir.join("quiet.scope/faas-x.server").exists());
+        // What stands for a cgroup is removed with its files by the kernel alone.
+        std::fs::remove_file(dir.join("quiet.scope/faas-x/cgroup.events")).unwrap();
+        std::fs::create_dir_all(dir.join("quiet.scope/faas-x/slot-3")).unwrap();
+        std::fs::create_dir_all(dir.join("quiet.scope/faas-x.server")).unwrap();
+        for base in ["quiet.scope", "gone.scope"] {
+            CgroupPlan::clear(&dir.join(base), "faas-x").unwrap();
+        }
+        assert_eq!(std::fs::read_dir(dir.join("quiet.scope")).unwrap().count(), 0);
         std::fs::remove_dir_all(dir).unwrap();
     }
 
