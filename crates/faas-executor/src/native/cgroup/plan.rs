@@ -66,7 +66,10 @@ pub(super) fn until_idle(attempt: impl Fn() -> io::Result<()>) -> io::Result<()>
     loop {
         match attempt() {
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < end => {
-                #[expect(clippy::disallowed_methods, reason = "when a server begins or has ended, and does nothing else")]
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "when a server begins or has ended, and does nothing else"
+                )]
                 std::thread::sleep(BUSY_STEP);
             }
             other => return other,
