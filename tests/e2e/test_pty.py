@@ -34,15 +34,16 @@ def instance(tenant, backend):
 
 def until(terminal, wanted: bytes) -> bytes:
     """What a terminal shows up to something."""
-    got, deadline = b"", time.monotonic() + PATIENCE_S
-    while wanted not in got:
+    got, seen, deadline = bytearray(), 0, time.monotonic() + PATIENCE_S
+    while wanted not in got[max(seen - len(wanted), 0) :]:
+        seen = len(got)
         try:
             piece = terminal.read(timeout_s=max(deadline - time.monotonic(), 0.01))
         except TimeoutError:
             piece = b""
-        assert piece, f"there is no {wanted!r} in {got!r}"
+        assert piece, f"there is no {wanted!r} in {bytes(got)!r}"
         got += piece
-    return got
+    return bytes(got)
 
 
 def heard(socket) -> None:
