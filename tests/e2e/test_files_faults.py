@@ -123,6 +123,32 @@ def test_a_move_that_nobody_waits_for_comes_to_its_end(files, instance, mark):
     assert tree not in files.names("/")
 
 
+def test_a_killed_server_leaves_no_move_and_no_upload_half_done(succession, backend, mark):
+    instance = succession.client.instances.create(**backend.create)
+    tree = f"tree-{mark}"
+    assert instance.exec(f"mkdir /{tree} && cd /{tree} && seq 4000 | while read n; do echo $n > $n; done; mkdir /up").ok
+    files = Files(succession.gateway.url, instance.id)
+    with (
+        files.open("PUT", "/up/file") as upload,
+        files.open("POST", f"/{tree}", op="move", to=f"/dev/shm/{tree}") as move,
+    ):
+        upload.putheader("content-length", str(64 * MIB))
+        upload.endheaders()
+        upload.send(b"x" * MIB)
+        move.putheader("content-length", "0")
+        move.endheaders()
+        while not leftovers.processes_with(mark) and tree in files.names("/"):
+            pass
+        succession.gateway.kill()
+    succession.next()
+    files = Files(succession.gateway.url, instance.id)
+    assert leftovers.eventually(lambda: leftovers.processes_with(mark)) == []
+    assert files.names("/dev/shm") == [tree]
+    assert len(files.names(f"/dev/shm/{tree}")) == 4000
+    assert tree not in files.names("/")
+    assert leftovers.eventually(lambda: files.names("/up")) == []
+
+
 def test_an_archive_of_a_directory_in_use_is_whole(files, instance):
     change = "i=$((i + 1)); mkdir d$i; echo $i > d$i/f; ln -s f d$i/l; ln d$i/f h$i; rm -r d$((i - 3)) h$((i - 3))"
     script = f"mkdir -p /busy/stays && cd /busy && i=0 && while sleep 0; do {change}; done 2>/dev/null"

@@ -332,13 +332,13 @@ impl Agent {
         }
     }
 
-    /// Ends what a client that is gone had started, but lasting executions.
+    /// Ends what a client that is gone had started, but lasting executions and what may come to its end by itself.
     pub(crate) fn forget_client(&mut self, id: u64) {
         self.clients.remove(&id);
         self.attachments.retain(|attachment| attachment.client != id);
         self.lasting.retain(|_, execution| !execution.is_abandoned_by(id));
         for execution in self.executions.iter_mut().filter(|execution| execution.client == id) {
-            execution.cancel(None);
+            execution.abandon();
         }
     }
 
@@ -441,7 +441,8 @@ impl Agent {
 
     fn read_output(&mut self, place: usize, which: usize) {
         let Self { executions, clients, buffer, .. } = self;
-        let Some(Execution { id, client, state: State::Running(running) }) = executions.get_mut(place) else {
+        let Some(Execution { id, client, state: State::Running(running), .. }) = executions.get_mut(place)
+        else {
             return;
         };
         let mut sink = clients.get_mut(client).map_or(Sink::Nowhere, |client| Sink::Client(client, *id));

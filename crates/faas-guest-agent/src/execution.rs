@@ -1,6 +1,8 @@
 //! An execution that belongs to the connection that started it. Everything is driven by the agent's loop; nothing here
 //! blocks.
 
+use std::time::Duration;
+
 use faas_guest_protocol::{AgentError, ExecRequest, ExitReport, FrameKind, Started};
 use rustix::process::WaitStatus;
 
@@ -27,13 +29,16 @@ pub(crate) struct Execution {
     pub(crate) id: u64,
     /// The connection that started it.
     pub(crate) client: u64,
+    /// How long it may go on without its connection.
+    finish_within: Option<Duration>,
     pub(crate) state: State,
 }
 
 impl Execution {
     /// Begins an execution; without files its program starts at once.
     pub(crate) fn begin(id: u64, request: ExecRequest, client: &mut Connection) -> Self {
-        let mut execution = Self { id, client: client.id, state: State::Over };
+        let finish_within = request.finish_ms.map(Duration::from_millis);
+        let mut execution = Self { id, client: client.id, finish_within, state: State::Over };
         match Receiving::new(request) {
             Err(failed) => client.queue(FrameKind::Error, id, &failed),
             Ok(receiving) => {
@@ -87,6 +92,14 @@ impl Execution {
     pub(crate) fn end_stdin(&mut self) {
         if let State::Running(running) = &mut self.state {
             running.end_stdin();
+        }
+    }
+
+    /// Its connection is gone: it ends by itself in the time that it was given for that, or is killed.
+    pub(crate) fn abandon(&mut self) {
+        match (&mut self.state, self.finish_within) {
+            (State::Running(running), Some(time)) => running.finish_within(time),
+            _ => self.cancel(None),
         }
     }
 

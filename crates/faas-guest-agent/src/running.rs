@@ -198,6 +198,12 @@ impl Running {
         self.deadline = self.deadline.and_then(|deadline| deadline.checked_add(time));
     }
 
+    /// Ends its standard input, and gives it so much time from now on.
+    pub(crate) fn finish_within(&mut self, time: Duration) {
+        self.deadline = Instant::now().checked_add(time);
+        self.end_stdin();
+    }
+
     /// Ends it when its time is over.
     pub(crate) fn check_deadline(&mut self, now: Instant) {
         if self.deadline.is_some_and(|deadline| now >= deadline) {

@@ -182,6 +182,10 @@ pub struct ExecRequest {
     /// which the kernel sends SIGXCPU. Not set when not given.
     #[serde(default)]
     pub cpu_time_limit_s: Option<u64>,
+    /// For how many milliseconds it may go on when its connection is gone: its standard input ends then, and it comes to
+    /// its end by itself. When not given it is killed at once. Not for a lasting execution, nor before its files are there.
+    #[serde(default)]
+    pub finish_ms: Option<u64>,
     /// Makes it a lasting execution, where its id is a [`crate::LastingId`]'s. Without this it belongs to its connection
     /// and ends with it.
     #[serde(default)]

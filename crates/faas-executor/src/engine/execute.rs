@@ -308,6 +308,7 @@ impl Call {
                 timeout_ms: Some(millis(self.timeout)),
                 max_output_bytes: self.max_output_bytes,
                 cpu_time_limit_s: None,
+                finish_ms: None,
                 lasting: None,
             },
             files: self.files.into_iter().map(|file| file.content).collect(),

@@ -201,6 +201,7 @@ mod tests {
             timeout_ms: None,
             max_output_bytes: u64::MAX,
             cpu_time_limit_s: None,
+            finish_ms: None,
             lasting: None,
         }
     }

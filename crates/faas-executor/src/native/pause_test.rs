@@ -42,6 +42,7 @@ async fn busy(executor: &NativeExecutor) -> (SandboxHandle, tokio::task::JoinHan
             timeout_ms: None,
             max_output_bytes: 1024,
             cpu_time_limit_s: None,
+            finish_ms: None,
             lasting: None,
         };
         let call = ExecCall { request, files: Vec::new(), stdin: None, held: None };

@@ -248,6 +248,7 @@ impl Seam {
             timeout_ms: Some(u64::try_from(SETTLE.as_millis()).unwrap()),
             max_output_bytes: 1 << 20,
             cpu_time_limit_s: None,
+            finish_ms: None,
             lasting: None,
         };
         let call = ExecCall { request, files: Vec::new(), stdin: None, held: None };

@@ -107,6 +107,7 @@ async fn say(agent: AgentStream, line: &str) -> String {
         timeout_ms: None,
         max_output_bytes: 1 << 16,
         cpu_time_limit_s: None,
+        finish_ms: None,
         lasting: None,
     };
     let call = ExecCall { request, files: Vec::new(), stdin: None, held: None };

@@ -122,6 +122,7 @@ pub(crate) fn request(program: Program) -> ExecRequest {
         timeout_ms: None,
         max_output_bytes: u64::MAX,
         cpu_time_limit_s: None,
+        finish_ms: None,
         lasting: Some(Lasting::default()),
     }
 }

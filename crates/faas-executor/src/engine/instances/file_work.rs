@@ -6,13 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use faas_guest_protocol::files::{FileReply, MAX_CHUNK_BYTES, NOT_KNOWN};
+use faas_guest_protocol::files::{FileReply, FileRequest, MAX_CHUNK_BYTES, NOT_KNOWN};
 use faas_types::Runtime;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::exec::{awake_for, lost};
 use super::live::{Frozen, InUse, Live};
@@ -29,19 +28,17 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(600);
 /// How long a program may take to clear up after content that was cut off, before it is killed.
 const CLEAR_UP_WITHIN: Duration = Duration::from_secs(5);
 
-/// What becomes of a program that nobody waits for any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Parting {
-    /// It is killed: nothing of it stays.
-    Kill,
-    /// It is told that its content was cut off, and clears up.
-    ClearUp,
-    /// It comes to its end: half of what it does would be worse than all.
-    Finish,
+/// How long the program of a request may go on when nobody waits for it any more, this server included: half of a move
+/// would be worse than all of it, and content that was cut off is cleared up after. Others are killed at once.
+pub(super) fn finishes_within(request: &FileRequest) -> Option<Duration> {
+    match request {
+        FileRequest::Move { .. } => Some(ANSWER_WITHIN),
+        _ if request.takes_content() => Some(CLEAR_UP_WITHIN),
+        _ => None,
+    }
 }
 
-/// An operation that is under way. Dropping it ends it: its program is killed, but for one that has to clear up content
-/// that was cut off, or to finish what it has begun.
+/// An operation that is under way. Dropping it ends the connection, and with that the program, as [`finishes_within`] says.
 #[derive(Debug)]
 pub struct FileWork {
     pub(super) live: Arc<Live>,
@@ -49,15 +46,12 @@ pub struct FileWork {
     pub(super) runtime: Runtime,
     pub(super) memory_mb: u64,
     pub(super) program: Option<RunningProgram>,
-    /// What becomes of it when this is dropped now.
-    pub(super) parting: Parting,
     /// What it has said and nobody has taken.
     pub(super) said: Lines,
     /// Whether it has said anything.
     pub(super) spoke: bool,
     pub(super) frozen: watch::Receiver<Frozen>,
     pub(super) closed: CancellationToken,
-    pub(super) background: TaskTracker,
 }
 
 /// What became of content on its way.
@@ -84,7 +78,6 @@ impl FileWork {
             () = awake_for(&mut frozen, started, ANSWER_WITHIN) => return Err(silent()),
             line = self.line() => line?,
         };
-        self.parting = Parting::Kill;
         let Some(line) = line else { return Err(self.broken("it ended without an answer").await) };
         match serde_json::from_slice::<FileReply<T>>(&line) {
             Ok(FileReply::Ok(answer)) => Ok(answer),
@@ -250,37 +243,6 @@ impl FileWork {
             return lost(&self.live, why, false, self.memory_mb).await;
         }
         SandboxError::Lost { reason: format!("the program for files did not come to its end: {why}") }.into()
-    }
-}
-
-impl Drop for FileWork {
-    fn drop(&mut self) {
-        let Some(program) = self.program.take() else { return };
-        let within = match self.parting {
-            Parting::Kill => return,
-            Parting::ClearUp => CLEAR_UP_WITHIN,
-            Parting::Finish => ANSWER_WITHIN,
-        };
-        let (is_cut, closed) = (self.parting == Parting::ClearUp, self.closed.clone());
-        if tokio::runtime::Handle::try_current().is_err() {
-            return;
-        }
-        self.background.spawn(async move {
-            let RunningProgram { mut input, mut output } = program;
-            let to_its_end = async {
-                // Content without its end is what a program clears up after.
-                if is_cut && input.end().await.is_err() {
-                    return;
-                }
-                while let Ok(Some(_)) = output.next().await {}
-            };
-            tokio::select! {
-                ended = tokio::time::timeout(within, to_its_end) => if ended.is_err() {
-                    tracing::debug!("a program for files that nobody waits for is killed");
-                },
-                () = closed.cancelled() => {}
-            }
-        });
     }
 }
 

@@ -10,7 +10,7 @@ use faas_types::{InstanceId, TenantId};
 use super::Instances;
 use super::create::deleted_meanwhile;
 use super::exec::lost;
-use super::file_work::{FileWork, Parting};
+use super::file_work::{FileWork, finishes_within};
 use crate::engine::execute::{self, Call};
 use crate::error::EngineError;
 use crate::guest::{Lines, RunningProgram};
@@ -72,6 +72,8 @@ impl Instances {
             let mut order = order.for_image(&sandbox.image).request;
             order.timeout_ms = None;
             order.stdin = call.request.takes_content();
+            order.finish_ms =
+                finishes_within(&call.request).map(|time| time.as_millis().try_into().unwrap_or(u64::MAX));
             RunningProgram::start(stream, &order).map_err(|_| execute::too_large())?
         };
         match program.input.flush().await {
@@ -85,15 +87,9 @@ impl Instances {
             runtime: info.runtime,
             memory_mb,
             program: Some(program),
-            parting: match call.request {
-                FileRequest::Move { .. } => Parting::Finish,
-                _ if call.request.takes_content() => Parting::ClearUp,
-                _ => Parting::Kill,
-            },
             said: Lines::default(),
             spoke: false,
             closed: self.inner.closed.clone(),
-            background: self.inner.background.clone(),
         })
     }
 }
