@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
-use super::plan::{CgroupPlan, ProbeError, TakenOver, at, enable_controllers, until_idle};
+use super::plan::{CgroupPlan, ProbeError, TakenOver, at, enable_controllers, unless_gone, until_idle};
 use super::{Hierarchy, V1, V2, Version};
 use crate::platform::cgroup_files as stats;
 
@@ -150,10 +150,7 @@ impl CgroupHost {
 
     fn try_remove_roots(&self) -> io::Result<()> {
         for (path, _) in self.roots.values() {
-            match std::fs::remove_dir(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            unless_gone(std::fs::remove_dir(path))?;
         }
         self.taken_over.as_ref().map_or(Ok(()), TakenOver::give_back)
     }

@@ -35,10 +35,8 @@ impl TakenOver {
         // One that passes on no controllers may hold processes again.
         let off: Vec<_> = V2_CONTROLLERS.iter().map(|controller| format!("-{controller}")).collect();
         std::fs::write(self.base.join("cgroup.subtree_control"), off.join(" "))?;
-        match move_processes(&self.leaf, &self.base).and_then(|()| std::fs::remove_dir(&self.leaf)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        unless_gone(move_processes(&self.leaf, &self.base))?;
+        unless_gone(std::fs::remove_dir(&self.leaf))
     }
 }
 
@@ -53,6 +51,14 @@ fn move_processes(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What was to be removed and is not there is no error.
+pub(super) fn unless_gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// How long a cgroup may be busy whose processes have ended or gone: one that ends is in it until the last moment, and
@@ -130,11 +136,8 @@ impl CgroupPlan {
         if cgroup_files::keyed(&events, "populated") != Some(1) {
             return Ok(false);
         }
-        let leaf = base.join(leaf_name(name));
-        match std::fs::create_dir(&leaf) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => std::fs::write(leaf.join("cgroup.procs"), std::process::id().to_string())?,
-        }
+        let leaf = make_leaf(base, name)?;
+        std::fs::write(leaf.join("cgroup.procs"), std::process::id().to_string())?;
         Ok(true)
     }
 
@@ -144,10 +147,6 @@ impl CgroupPlan {
     }
 
     fn try_clear(base: &Path, name: &str) -> io::Result<()> {
-        let gone = |result: io::Result<()>| match result {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
         let root = base.join(name);
         match std::fs::read_dir(&root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -155,13 +154,13 @@ impl CgroupPlan {
                 for entry in other? {
                     let entry = entry?;
                     if entry.file_type()?.is_dir() {
-                        gone(std::fs::remove_dir(entry.path()))?;
+                        unless_gone(std::fs::remove_dir(entry.path()))?;
                     }
                 }
             }
         }
-        gone(std::fs::remove_dir(root))?;
-        gone(std::fs::remove_dir(base.join(leaf_name(name))))
+        unless_gone(std::fs::remove_dir(root))?;
+        unless_gone(std::fs::remove_dir(base.join(leaf_name(name))))
     }
 
     /// The cgroup that was taken over, where one was.
@@ -258,6 +257,15 @@ fn without_leaf<'a>(path: &'a Path, name: &str) -> &'a Path {
     }
 }
 
+/// The leaf below `base`, made if it is not there.
+fn make_leaf(base: &Path, name: &str) -> io::Result<PathBuf> {
+    let leaf = base.join(leaf_name(name));
+    match std::fs::create_dir(&leaf) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(leaf),
+    }
+}
+
 fn leaf_name(name: &str) -> String {
     format!("{name}.server")
 }
@@ -266,14 +274,10 @@ fn leaf_name(name: &str) -> String {
 /// (Documentation/admin-guide/cgroup-v2.rst, "No Internal Process Constraint"). All of it is the caller's, whose cgroup
 /// this is.
 fn take_over(base: &Path, name: &str) -> Result<TakenOver, ProbeError> {
-    let leaf = base.join(leaf_name(name));
-    match std::fs::create_dir(&leaf) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(ProbeError::NotOwned { path: base.to_owned() });
-        }
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(at(&leaf)(error)),
-        _ => {}
-    }
+    let leaf = make_leaf(base, name).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => ProbeError::NotOwned { path: base.to_owned() },
+        _ => at(base)(error),
+    })?;
     move_processes(base, &leaf).map_err(at(&leaf))?;
     Ok(TakenOver { base: base.to_owned(), leaf })
 }
