@@ -87,6 +87,13 @@ fn private(data_dir: &Path, name: &str) -> Result<PathBuf, StartError> {
     Ok(path)
 }
 
+/// Writes a file that is never seen half written.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<(), StartError> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, content).map_err(at(&new))?;
+    std::fs::rename(&new, path).map_err(at(path))
+}
+
 /// Reads the id, or makes one: short enough for the name of a cgroup, random enough to be nobody else's.
 fn gateway_id(path: &Path) -> Result<GatewayId, StartError> {
     match std::fs::read_to_string(path) {
@@ -100,9 +107,7 @@ fn gateway_id(path: &Path) -> Result<GatewayId, StartError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // The last digits of a version 7 UUID are random; the first are the time.
             let id = uuid::Uuid::now_v7().simple().to_string()[16..].to_owned();
-            let new = path.with_extension("new");
-            std::fs::write(&new, format!("{id}\n")).map_err(at(&new))?;
-            std::fs::rename(&new, path).map_err(at(path))?;
+            write_whole(path, format!("{id}\n").as_bytes())?;
             Ok(GatewayId(id))
         }
         Err(error) => Err(at(path)(error)),

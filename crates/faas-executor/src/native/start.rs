@@ -16,6 +16,7 @@ use super::lasting::record::Record;
 use super::lasting::registry::{Registry, Waiting};
 use super::layout::{self, IdMode};
 use super::slots::Reserved;
+use crate::data_dir::write_whole;
 use crate::error::StartError;
 use crate::sandbox::SandboxRecord;
 
@@ -35,7 +36,7 @@ pub(super) fn cgroups(
     match opened {
         Ok((host, plan)) => {
             if let Some(base) = plan.taken_over() {
-                std::fs::write(remembered, base.as_os_str().as_bytes()).map_err(at(remembered))?;
+                write_whole(remembered, base.as_os_str().as_bytes())?;
                 if let Some(earlier) = earlier.filter(|earlier| earlier != base)
                     && let Err(error) = CgroupPlan::clear(&earlier, mark)
                 {

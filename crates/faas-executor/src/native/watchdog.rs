@@ -87,7 +87,8 @@ impl Watched {
     fn look(&self, are_quiet: bool) {
         let seen_cpu_us = self.seen_cpu_us.load(Ordering::Relaxed);
         let cpu_us = match &self.cgroup {
-            _ if are_quiet => seen_cpu_us,
+            // Where its own is not known yet it is read.
+            _ if are_quiet && seen_cpu_us != NOT_SEEN => seen_cpu_us,
             Some(cgroup) => cgroup.cpu_us_ever().unwrap_or(NOT_SEEN),
             None => NOT_SEEN,
         };
