@@ -146,6 +146,27 @@ impl Events {
         Ok(EventPage { events: found.into_iter().map(Arc::new).collect(), next })
     }
 
+    /// As [`page`](Self::page), for a reader that wants whatever is kept: where events after `after` are removed before they
+    /// are read, it begins with the oldest that is left.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn page_of_kept(
+        &self,
+        tenant: &str,
+        filter: &EventFilter,
+        mut after: i64,
+        limit: u32,
+    ) -> Result<EventPage, StoreError> {
+        loop {
+            match self.page(tenant, filter, after, limit).await {
+                Ok(page) => return Ok(page),
+                Err(EventsError::Gone { oldest }) => after = oldest - 1,
+                Err(EventsError::Store(error)) => return Err(error),
+            }
+        }
+    }
+
     /// Resolves when there is an event after the number `after`, whatever it is about. Dropping it is no loss.
     ///
     /// # Errors
@@ -190,8 +211,13 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
-    use super::{KEPT, Kept};
-    use crate::store::{Event, EventBounds, EventFilter, NewEvent};
+    use std::time::Duration;
+
+    use faas_types::RuntimeChoice;
+
+    use super::{EventsError, KEPT, Kept};
+    use crate::store::{Event, EventBounds, EventFilter, NewEvent, Store as _};
+    use crate::{Engine, EngineConfig, EventRetention, PullPolicy};
 
     fn events(numbers: std::ops::RangeInclusive<i64>) -> Vec<Event> {
         let event = |seq: i64| Event {
@@ -256,5 +282,48 @@ mod tests {
         assert_eq!(read(&kept, &both, 0, 10), Some((vec![2, 8], 12)));
         let none = EventFilter { kinds: Vec::new(), subject: Some("else".to_owned()) };
         assert_eq!(read(&kept, &none, 0, 10), Some((vec![], 12)));
+    }
+
+    /// An engine without a runtime.
+    async fn engine(data_dir: &std::path::Path) -> Engine {
+        Engine::start(EngineConfig {
+            data_dir: data_dir.to_owned(),
+            database_url: None,
+            #[cfg(feature = "docker")]
+            docker: None,
+            #[cfg(all(target_os = "linux", feature = "native"))]
+            launcher_exe: "/bin/false".into(),
+            #[cfg(all(target_os = "linux", feature = "native"))]
+            native_slots: 1,
+            #[cfg(all(target_os = "linux", feature = "native"))]
+            images: crate::images::ImageStoreConfig::new("/bin/false".into()),
+            pull: PullPolicy::Never,
+            default_runtime: RuntimeChoice::Auto,
+            default_image: "host".to_owned(),
+            max_concurrent: 1,
+            max_queued: 1,
+            max_instances: 1,
+            outputs: crate::OutputBudget::default(),
+            events: EventRetention { max_events: 1000, ttl: Duration::from_secs(3600) },
+        })
+        .await
+        .unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_kept_can_be_read_whatever_was_removed_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path()).await;
+        let (store, reader, all) = (&engine.inner.store, engine.events(), EventFilter::default());
+        for told in events(1..=8) {
+            store.append_event(&told.event).await.unwrap();
+        }
+        let begin = reader.bounds().await.unwrap().oldest - 1;
+        store.prune_events(0, 3).await.unwrap();
+        let refused = reader.page("default", &all, begin, 10).await;
+        assert!(matches!(refused, Err(EventsError::Gone { oldest: 6 })), "{refused:?}");
+        let page = reader.page_of_kept("default", &all, begin, 2).await.unwrap();
+        assert_eq!((page.events.iter().map(|event| event.seq).collect(), page.next), (vec![6, 7], 7));
+        engine.shutdown(Duration::from_secs(10)).await;
     }
 }

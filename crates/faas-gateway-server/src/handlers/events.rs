@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use faas_executor::store::{DEFAULT_TENANT, Event, EventBounds, EventFilter};
-use faas_executor::{Events, EventsError};
+use faas_executor::{EventPage, Events, EventsError};
 use faas_types::{ErrorCode, EventMessage, EventsEnd, LifecycleEvent, Problem, RequestId};
 use futures_util::stream;
 use serde::Deserialize;
@@ -92,10 +92,10 @@ pub(crate) async fn events(
     }
     let limit = query::limit(asked.limit)?;
     let bounds = state.events.bounds().await.map_err(|error| ApiError::from_store(&error))?;
-    let after = begin(after, bounds, format.is_some())?;
+    let begin = begin(after, bounds, format.is_some())?;
     let Some(format) = format else {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        let page = state.events.page(DEFAULT_TENANT, &filter, after, limit).await.map_err(refusal)?;
+        let page = begin.page(&state.events, &filter, limit).await.map_err(refusal)?;
         let page: Vec<_> = page.events.iter().map(|event| told(event)).collect();
         return Ok(Json(page).into_response());
     };
@@ -103,7 +103,7 @@ pub(crate) async fn events(
         events: state.events.clone(),
         draining: state.draining.clone(),
         filter,
-        after,
+        place: begin,
         read: VecDeque::new(),
         request_id,
     };
@@ -126,8 +126,8 @@ struct Following {
     events: Events,
     draining: CancellationToken,
     filter: EventFilter,
-    /// Up to which number all has been read.
-    after: i64,
+    /// Up to where all has been read.
+    place: Place,
     /// What has been read and not yet taken.
     read: VecDeque<Arc<Event>>,
     request_id: RequestId,
@@ -157,9 +157,9 @@ impl Following {
 
     /// Waits for more and reads it.
     async fn read(&mut self) -> Result<(), EventsError> {
-        self.events.more(self.after).await?;
-        let page = self.events.page(DEFAULT_TENANT, &self.filter, self.after, PAGE).await?;
-        self.after = page.next;
+        self.events.more(self.place.after()).await?;
+        let page = self.place.page(&self.events, &self.filter, PAGE).await?;
+        self.place = Place::After(page.next);
         self.read = page.events.into();
         Ok(())
     }
@@ -212,11 +212,35 @@ fn resumed(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     }
 }
 
-/// The number after which to begin.
-fn begin(after: Option<u64>, bounds: EventBounds, streams: bool) -> Result<i64, ApiError> {
+/// Where a reader goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// With the oldest that is kept when it is read; as yet, the one after this number.
+    Oldest(i64),
+    /// After this number.
+    After(i64),
+}
+
+impl Place {
+    fn after(self) -> i64 {
+        match self {
+            Self::Oldest(after) | Self::After(after) => after,
+        }
+    }
+
+    async fn page(self, events: &Events, filter: &EventFilter, limit: u32) -> Result<EventPage, EventsError> {
+        match self {
+            Self::Oldest(after) => Ok(events.page_of_kept(DEFAULT_TENANT, filter, after, limit).await?),
+            Self::After(after) => events.page(DEFAULT_TENANT, filter, after, limit).await,
+        }
+    }
+}
+
+/// Where to begin.
+fn begin(after: Option<u64>, bounds: EventBounds, streams: bool) -> Result<Place, ApiError> {
     let after = match after {
-        None if streams => return Ok(bounds.newest),
-        None | Some(0) => return Ok(bounds.oldest - 1),
+        None if streams => return Ok(Place::After(bounds.newest)),
+        None | Some(0) => return Ok(Place::Oldest(bounds.oldest - 1)),
         Some(after) => i64::try_from(after).unwrap_or(i64::MAX),
     };
     if after > bounds.newest {
@@ -227,7 +251,7 @@ fn begin(after: Option<u64>, bounds: EventBounds, streams: bool) -> Result<i64, 
     if after < bounds.oldest - 1 {
         return Err(gone(bounds.oldest));
     }
-    Ok(after)
+    Ok(Place::After(after))
 }
 
 fn gone(oldest: i64) -> ApiError {
@@ -264,7 +288,7 @@ mod tests {
     use axum::http::{HeaderMap, HeaderValue, header};
     use faas_executor::store::EventBounds;
 
-    use super::{EventFormat, Parameters, begin, filter, format, resumed};
+    use super::{EventFormat, Parameters, Place, begin, filter, format, resumed};
 
     fn headers(name: header::HeaderName, value: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
@@ -289,18 +313,18 @@ mod tests {
                 (problem.status, problem.first_offset, problem.next_offset)
             })
         };
-        assert_eq!(place(None, true), Ok(9));
-        assert_eq!(place(None, false), Ok(4));
+        assert_eq!(place(None, true), Ok(Place::After(9)));
+        assert_eq!(place(None, false), Ok(Place::Oldest(4)));
         for streams in [true, false] {
-            assert_eq!(place(Some(0), streams), Ok(4));
-            assert_eq!(place(Some(4), streams), Ok(4));
-            assert_eq!(place(Some(9), streams), Ok(9));
+            assert_eq!(place(Some(0), streams), Ok(Place::Oldest(4)));
+            assert_eq!(place(Some(4), streams), Ok(Place::After(4)));
+            assert_eq!(place(Some(9), streams), Ok(Place::After(9)));
             assert_eq!(place(Some(3), streams), Err((410, Some(5), None)));
             assert_eq!(place(Some(10), streams), Err((416, None, Some(10))));
             assert_eq!(place(Some(u64::MAX), streams), Err((416, None, Some(10))));
         }
         let empty = EventBounds { oldest: 1, newest: 0 };
-        assert_eq!(begin(None, empty, false).unwrap(), 0);
+        assert_eq!(begin(None, empty, false).unwrap(), Place::Oldest(0));
     }
 
     #[test]
