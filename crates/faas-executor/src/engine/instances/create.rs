@@ -15,7 +15,7 @@ use crate::error::EngineError;
 use crate::guest::{AgentConnection, Collected, GuestError};
 use crate::sandbox::{SandboxError, SandboxHandle, SandboxRecord, SandboxSpec};
 use crate::state::InstanceState;
-use crate::store::Store as _;
+use crate::store::{Store as _, StoreError};
 
 /// A program that every sandbox has: its own agent, which with this argument says its version and ends.
 const NOTHING: [&str; 2] = ["/.faas/agent", "--version"];
@@ -49,8 +49,10 @@ impl Instances {
             state: InstanceState::Creating,
             reason: None,
             created_at_ms: now,
-            ttl_ends_at_ms: new.times.ttl_ms.map(|ttl| now.saturating_add(ttl)),
+            // Set below: fetching an image does not count.
+            ttl_ends_at_ms: None,
             last_active_at_ms: now,
+            paused_at_ms: None,
             born: false,
             defaults: new.defaults,
             limits: new.limits,
@@ -69,6 +71,7 @@ impl Instances {
         let backend = place(&self.inner, choice, &mut spec).await?;
         info.runtime = backend.runtime();
         info.image_id = execute::image_id(&spec);
+        info.ttl_ends_at_ms = info.times.ttl_ms.map(|ttl| now_ms().saturating_add(ttl));
         let wanted = CancellationToken::new();
         let (this, doomed) = (self.clone(), wanted.clone());
         let unwanted = wanted.drop_guard();
@@ -93,12 +96,19 @@ impl Instances {
         let (row, event) = (info.to_row()?, info.event());
         info.revision = 1;
         let live = Live::new(info, doomed);
+        live.hold_image(&spec);
         let turn = live.turn.lock().await;
         // Before its row: whoever finds that can delete it.
         self.inner.instances.insert(&live);
         drop(place);
         if let Err(error) = self.inner.store.insert_instance(&row, Some(&event)).await {
-            self.inner.instances.remove(&live.info().id);
+            if matches!(error, StoreError::NameTaken { .. } | StoreError::Exists { .. }) {
+                self.inner.instances.remove(&live.info().id);
+            } else {
+                // Its row may be there all the same.
+                drop(turn);
+                self.remove_soon(&live);
+            }
             return Err(error.into());
         }
         let made = async {

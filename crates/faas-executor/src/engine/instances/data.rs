@@ -86,6 +86,8 @@ pub struct InstanceInfo {
     pub ttl_ends_at_ms: Option<u64>,
     /// When it was last used, likewise, to some seconds.
     pub last_active_at_ms: u64,
+    /// When it was paused, likewise, where it is.
+    pub paused_at_ms: Option<u64>,
     /// Whether it has ever run: then its files are its user's.
     pub born: bool,
     /// What every command in it starts with.
@@ -127,6 +129,8 @@ struct SavedSpec {
     times: Times,
     #[serde(default)]
     main: Option<MainSpec>,
+    #[serde(default)]
+    paused_at_ms: Option<u64>,
 }
 
 /// The version of [`SavedSpec`].
@@ -166,7 +170,7 @@ impl InstanceInfo {
     }
 
     /// When its time is over as things stand now, in milliseconds since 1970. One that does not run is not idle, and
-    /// one that was paused for its time stays until it is resumed or deleted.
+    /// where the end of its time would pause it that end is of no use while it is paused, stopped or failed.
     #[must_use]
     pub fn expires_at_ms(&self) -> Option<u64> {
         self.expires_if_active_at(self.last_active_at_ms)
@@ -175,7 +179,11 @@ impl InstanceInfo {
     /// The same where it was last used at another time.
     pub(super) fn expires_if_active_at(&self, last_active_at_ms: u64) -> Option<u64> {
         let ends_by_ttl = match self.state {
-            InstanceState::Paused if self.times.on_timeout == OnTimeout::Pause => None,
+            InstanceState::Paused | InstanceState::Stopped | InstanceState::Failed
+                if self.times.on_timeout == OnTimeout::Pause =>
+            {
+                None
+            }
             InstanceState::Deleting => None,
             _ => self.ttl_ends_at_ms,
         };
@@ -184,6 +192,15 @@ impl InstanceInfo {
             _ => None,
         };
         [ends_by_ttl, ends_by_idling].into_iter().flatten().min()
+    }
+
+    /// When its ttl is over for one that runs from now on: one that was over did not end it, and begins anew.
+    pub(super) fn renewed_ttl(&self) -> Option<u64> {
+        let now = now_ms();
+        match self.ttl_ends_at_ms {
+            Some(ends) if ends <= now => self.times.ttl_ms.map(|ttl| now.saturating_add(ttl)),
+            other => other,
+        }
     }
 
     /// The event that goes with its state.
@@ -210,6 +227,7 @@ impl InstanceInfo {
             network: self.network,
             times: self.times,
             main: self.main.clone(),
+            paused_at_ms: self.paused_at_ms,
         };
         Ok(Row {
             id: self.id.as_str().to_owned(),
@@ -252,6 +270,7 @@ impl InstanceInfo {
             created_at_ms: unsigned(row.created_at_ms),
             ttl_ends_at_ms: row.expires_at_ms.map(unsigned),
             last_active_at_ms: unsigned(row.last_active_at_ms),
+            paused_at_ms: spec.paused_at_ms,
             born: spec.born,
             defaults: spec.defaults,
             limits: Limits {

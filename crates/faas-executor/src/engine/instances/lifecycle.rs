@@ -1,6 +1,7 @@
 //! Stop, start, pause, resume, other limits, and the end of a sandbox that nobody asked for.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use faas_guest_protocol::Program;
@@ -84,6 +85,7 @@ impl Instances {
             };
             let mut spec = before.sandbox_spec();
             this.lease_image(&before, &mut spec)?;
+            live.hold_image(&spec);
             this.become_state(&live, InstanceState::Creating, Some("it is being started".to_owned())).await?;
             let sandbox = match this.bear(&live, &spec, Some(&record)).await {
                 Ok(sandbox) => sandbox,
@@ -103,7 +105,9 @@ impl Instances {
                 Ok(()) => None,
                 Err(error) => Some(format!("its main command could not be started: {error}")),
             };
-            this.become_state(&live, InstanceState::Running, reason).await?;
+            let info = live.info();
+            let (state, ttl_ends_at_ms) = (InstanceState::Running, info.renewed_ttl());
+            this.write(&live, InstanceInfo { state, reason, ttl_ends_at_ms, ..info }).await?;
             Ok(live.info())
         })
         .await
@@ -114,42 +118,45 @@ impl Instances {
     /// # Errors
     /// [`EngineError`].
     pub async fn pause(&self, tenant: &TenantId, id: &InstanceId) -> Result<InstanceInfo, EngineError> {
-        let live = self.live(tenant, id)?;
-        self.pause_live(&live, None).await
+        let (this, live) = (self.clone(), self.live(tenant, id)?);
+        self.to_its_end(async move {
+            let _turn = live.turn.lock().await;
+            this.pause_live(&live, None).await?;
+            Ok(live.info())
+        })
+        .await
     }
 
+    /// Stops its processes where they are, for this reason. Only for who has the turn.
     pub(super) async fn pause_live(
         &self,
         live: &Arc<Live>,
         reason: Option<String>,
-    ) -> Result<InstanceInfo, EngineError> {
-        let (this, live) = (self.clone(), Arc::clone(live));
-        self.to_its_end(async move {
-            let _turn = live.turn.lock().await;
-            if !allowed(&live, Operation::Pause)? {
-                return Ok(live.info());
-            }
-            let backend = this.backend(live.info().runtime)?;
-            {
-                let place = live.place.read().await;
-                let sandbox = place.sandbox.as_ref().ok_or_else(|| gone(&live))?;
-                if let Err(error) = backend.pause(sandbox).await {
-                    // Some of it may have come to a stop.
-                    if let Err(error) = backend.resume(sandbox).await {
-                        tracing::warn!(instance = %live.info().id, %error, "it may be half paused");
-                    }
-                    return Err(error.into());
+    ) -> Result<(), EngineError> {
+        if !allowed(live, Operation::Pause)? {
+            return Ok(());
+        }
+        let backend = self.backend(live.info().runtime)?;
+        {
+            let place = live.place.read().await;
+            let sandbox = place.sandbox.as_ref().ok_or_else(|| gone(live))?;
+            if let Err(error) = backend.pause(sandbox).await {
+                // Some of it may have come to a stop.
+                if let Err(error) = backend.resume(sandbox).await {
+                    tracing::warn!(instance = %live.info().id, %error, "it may be half paused");
                 }
+                return Err(error.into());
             }
-            live.frozen.send_modify(|frozen| frozen.since = Some(Instant::now()));
-            if let Err(error) = this.become_state(&live, InstanceState::Paused, reason).await {
-                // It stays what the store says.
-                this.thaw(&live).await?;
-                return Err(error);
-            }
-            Ok(live.info())
-        })
-        .await
+        }
+        live.frozen.send_modify(|frozen| frozen.since = Some(Instant::now()));
+        let (state, paused_at_ms) = (InstanceState::Paused, Some(now_ms()));
+        let paused = InstanceInfo { state, reason, paused_at_ms, ..live.info() };
+        if let Err(error) = self.write(live, paused).await {
+            // It stays what the store says.
+            self.thaw(live).await?;
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Lets its processes go on.
@@ -165,20 +172,22 @@ impl Instances {
         let (this, live) = (self.clone(), Arc::clone(live));
         self.to_its_end(async move {
             let _turn = live.turn.lock().await;
-            if !allowed(&live, Operation::Resume)? {
-                return Ok(live.info());
-            }
-            live.touch();
-            let mut info = InstanceInfo { state: InstanceState::Running, reason: None, ..live.info() };
-            if info.ttl_ends_at_ms.is_some_and(|ends| ends <= now_ms()) {
-                // It was paused for that, and would be again.
-                info.ttl_ends_at_ms = info.times.ttl_ms.map(|ttl| now_ms().saturating_add(ttl));
-            }
-            this.thaw(&live).await?;
-            this.write(&live, info).await?;
+            this.wake_up(&live).await?;
             Ok(live.info())
         })
         .await
+    }
+
+    /// Lets the processes of one that is paused go on. Only for who has the turn.
+    pub(super) async fn wake_up(&self, live: &Live) -> Result<(), EngineError> {
+        if !allowed(live, Operation::Resume)? {
+            return Ok(());
+        }
+        live.touch();
+        self.thaw(live).await?;
+        let info = live.info();
+        let (state, ttl_ends_at_ms) = (InstanceState::Running, info.renewed_ttl());
+        self.write(live, InstanceInfo { state, reason: None, ttl_ends_at_ms, paused_at_ms: None, ..info }).await
     }
 
     /// Gives an instance that runs other limits.
@@ -294,7 +303,11 @@ impl Instances {
         let sandbox = live.place.write().await.sandbox.take();
         let record = match sandbox {
             Some(sandbox) => match self.backend(info.runtime)?.halt(sandbox).await {
-                Ok(record) => Some(record),
+                Ok(record) => {
+                    // Whatever becomes of what is written below.
+                    live.set_info(InstanceInfo { record: Some(record.clone()), ..live.info() });
+                    Some(record)
+                }
                 Err(error) => {
                     let reason = format!("it could not be stopped cleanly: {error}");
                     self.become_state(live, InstanceState::Failed, Some(reason)).await?;
@@ -326,6 +339,8 @@ impl Instances {
         tracing::warn!(instance = %info.id, reason, "an instance has failed");
         if let Err(error) = self.halt(live, InstanceState::Failed, Some(reason)).await {
             tracing::error!(instance = %info.id, %error, "what is left of an instance could not be cleared");
+            // It is looked at again.
+            live.unseen.store(true, Ordering::Release);
         }
     }
 

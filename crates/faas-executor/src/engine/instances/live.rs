@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::data::{InstanceInfo, now_ms};
 use super::executions::MainRun;
 use crate::guest::{AgentClient, AgentConnection};
-use crate::sandbox::SandboxHandle;
+use crate::sandbox::{SandboxHandle, SandboxSpec};
 use crate::state::InstanceState;
 
 /// How many connections to an agent are kept for the next command.
@@ -61,6 +61,9 @@ pub(super) struct Live {
     /// A connection for lasting executions, with the count of the sandbox it is to.
     client: Mutex<Option<(u64, AgentClient)>>,
     main_run: Mutex<Option<MainRun>>,
+    /// The image that its files lie over, whether it runs or not.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    image: Mutex<Option<crate::images::ImageLease>>,
 }
 
 /// A little of an instance.
@@ -105,6 +108,8 @@ impl Live {
             connections: Mutex::default(),
             client: Mutex::default(),
             main_run: Mutex::default(),
+            #[cfg(all(target_os = "linux", feature = "native"))]
+            image: Mutex::default(),
         })
     }
 
@@ -146,6 +151,11 @@ impl Live {
     pub(super) fn use_it(self: &Arc<Self>) -> InUse {
         self.users.fetch_add(1, Ordering::AcqRel);
         InUse(Arc::clone(self))
+    }
+
+    /// Whether somebody uses it. Whoever begins to does so before looking at its state.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.users.load(Ordering::Acquire) > 0
     }
 
     /// It was used just now.
@@ -198,6 +208,18 @@ impl Live {
         let dropped = lock(&self.client).take_if(|(of, _)| *of == count);
         drop(dropped);
     }
+
+    /// Its image stays in the store for as long as this lives, where it is from there.
+    #[cfg(all(target_os = "linux", feature = "native"))]
+    pub(super) fn hold_image(&self, spec: &SandboxSpec) {
+        let before = std::mem::replace(&mut *lock(&self.image), spec.stored.clone());
+        drop(before);
+    }
+
+    /// There is no image store.
+    #[cfg(not(all(target_os = "linux", feature = "native")))]
+    #[expect(clippy::unused_self, reason = "it is as the one with an image store")]
+    pub(super) fn hold_image(&self, _spec: &SandboxSpec) {}
 
     /// Its main command runs as this.
     pub(super) fn set_main_run(&self, run: Option<MainRun>) {

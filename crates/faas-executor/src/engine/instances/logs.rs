@@ -144,7 +144,12 @@ impl Instances {
                 continue;
             }
             let mut of_run = Tail::new(most);
-            let mut output = self.output(tenant, &run.id, None).await?;
+            let mut output = match self.output(tenant, &run.id, None).await {
+                Ok(output) => output,
+                // It was the oldest, and has been forgotten meanwhile.
+                Err(EngineError::NotFound { .. }) => continue,
+                Err(error) => return Err(error),
+            };
             let is_over = loop {
                 match output.next_now().await? {
                     Some(OutputEvent::End(_)) => break true,
@@ -247,8 +252,9 @@ impl LogFollower {
         let page = match page {
             Ok(page) => page,
             Err(EventsError::Gone { oldest }) => {
-                // More happened than is kept while this reader was slow.
+                // More happened than is kept while this reader was slow; the end of the instance too, perhaps.
                 self.after = oldest - 1;
+                self.is_over = self.instances.live(&self.tenant, &self.id).is_err();
                 return Ok(true);
             }
             Err(EventsError::Store(error)) => return Err(error.into()),

@@ -28,7 +28,7 @@ use super::backend::Backend;
 use crate::error::EngineError;
 use crate::sandbox::{Leak, Measures, SandboxError};
 use crate::state::{InstanceState, Operation};
-use crate::store::{InstanceFilter, Position, Store as _};
+use crate::store::{InstanceFilter, Position, Store as _, StoreError};
 
 pub(super) use data::now_ms;
 pub use data::{CommandDefaults, InstanceInfo, NewInstance, Times};
@@ -206,7 +206,17 @@ impl Instances {
         let before = live.info();
         let mut info = InstanceInfo { last_active_at_ms: before.last_active_at_ms, ..info };
         let event = (before.state != info.state).then(|| info.event());
-        info.revision = self.inner.store.update_instance(&info.to_row()?, event.as_ref()).await?;
+        let mut row = info.to_row()?;
+        info.revision = match self.inner.store.update_instance(&row, event.as_ref()).await {
+            Err(StoreError::Stale) => {
+                // Nobody else writes it: what was written last is there although that was told as an error.
+                let there = self.inner.store.instance(&row.tenant, &row.id).await?.ok_or(StoreError::Stale)?;
+                let is_known = there.status == row.status && there.status_reason == row.status_reason;
+                row.revision = there.revision;
+                self.inner.store.update_instance(&row, event.as_ref().filter(|_| !is_known)).await?
+            }
+            written => written?,
+        };
         tracing::debug!(instance = %info.id, state = info.state.as_str(), "written");
         live.set_info(info);
         Ok(())
@@ -239,12 +249,12 @@ impl Instances {
     }
 }
 
-/// The refusal for an instance whose backend has not been reached since the server started.
+/// The refusal for an instance of which it is not known how it stands.
 fn unseen(info: &InstanceInfo) -> EngineError {
     SandboxError::RuntimeUnavailable {
         runtime: info.runtime,
-        reason: "what became of the instance is not known yet: its runtime has not been reached since the \
-                 server started"
+        reason: "what became of the instance is not known yet: its runtime, or the store, could not be reached; \
+                 it is tried again"
             .to_owned(),
     }
     .into()

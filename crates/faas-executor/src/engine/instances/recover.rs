@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::Instances;
-use super::data::InstanceInfo;
+use super::data::{InstanceInfo, now_ms};
 use super::live::Live;
 use crate::engine::backend::Lasting;
 use crate::error::EngineError;
@@ -78,11 +78,24 @@ impl Instances {
         match info.state {
             InstanceState::Deleting => return Ok(false),
             InstanceState::Creating if !info.born => return Ok(false),
-            InstanceState::Stopped | InstanceState::Failed => return Ok(true),
+            InstanceState::Stopped | InstanceState::Failed => {
+                // Its files lie over its image.
+                let mut spec = info.sandbox_spec();
+                match self.lease_image(&info, &mut spec) {
+                    Ok(()) => live.hold_image(&spec),
+                    Err(error) => tracing::warn!(instance = %info.id, %error, "it cannot be started now"),
+                }
+                return Ok(true);
+            }
             InstanceState::Creating
             | InstanceState::Stopping
             | InstanceState::Running
             | InstanceState::Paused => {}
+        }
+        let runs = matches!(info.state, InstanceState::Running | InstanceState::Paused);
+        if runs && live.place.read().await.sandbox.is_some() {
+            // Found already, which could not be written down.
+            return self.write_found(live).await.map(|()| true);
         }
         if let Some(sandbox) = live.place.write().await.sandbox.take() {
             // Of this server's: whoever had it could not write down what became of it.
@@ -95,6 +108,7 @@ impl Instances {
         };
         let mut spec = info.sandbox_spec();
         self.lease_image(&info, &mut spec)?;
+        live.hold_image(&spec);
         let found = self.backend(info.runtime)?.adopt(&spec, &record).await?;
         match (found, info.state) {
             (Found::Live { handle, paused }, InstanceState::Running | InstanceState::Paused) => {
@@ -105,14 +119,15 @@ impl Instances {
                 {
                     tracing::debug!(instance = %info.id, %error, "its limits could not be set again");
                 }
-                let state = if paused { InstanceState::Paused } else { InstanceState::Running };
-                let reason = if state == info.state { info.reason } else { None };
-                self.become_state(live, state, reason).await?;
                 self.settle_in(live, handle).await;
                 if paused {
-                    live.frozen.send_modify(|frozen| frozen.since = Some(Instant::now()));
+                    let paused_for = info.paused_at_ms.map_or(0, |at| now_ms().saturating_sub(at));
+                    let now = Instant::now();
+                    let since = now.checked_sub(Duration::from_millis(paused_for)).unwrap_or(now);
+                    live.frozen.send_modify(|frozen| frozen.since = Some(since));
                 }
-                tracing::info!(instance = %info.id, state = state.as_str(), "found again");
+                self.write_found(live).await?;
+                tracing::info!(instance = %info.id, paused, "found again");
             }
             // It was being stopped or started, and is left stopped.
             (Found::Live { handle, .. }, _) => {
@@ -133,6 +148,21 @@ impl Instances {
             }
         }
         Ok(true)
+    }
+
+    /// Writes whether a sandbox that was found is paused, where the store says otherwise.
+    async fn write_found(&self, live: &Live) -> Result<(), EngineError> {
+        let info = live.info();
+        let state = if live.frozen.borrow().since.is_some() {
+            InstanceState::Paused
+        } else {
+            InstanceState::Running
+        };
+        if state == info.state {
+            return Ok(());
+        }
+        let paused_at_ms = (state == InstanceState::Paused).then(now_ms);
+        self.write(live, InstanceInfo { state, reason: None, paused_at_ms, ..info }).await
     }
 
     /// Takes hold of the image that an instance was made from.

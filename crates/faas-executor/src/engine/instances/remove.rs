@@ -9,7 +9,7 @@ use super::Instances;
 use super::live::Live;
 use crate::error::EngineError;
 use crate::state::InstanceState;
-use crate::store::{NewEvent, Store as _};
+use crate::store::{NewEvent, Store as _, StoreError};
 
 /// How long a caller waits for it.
 const WITHIN: Duration = Duration::from_secs(9);
@@ -74,7 +74,12 @@ impl Instances {
             return Ok(());
         }
         if info.state != InstanceState::Deleting {
-            self.become_state(live, InstanceState::Deleting, Some("it is being deleted".to_owned())).await?;
+            let reason = Some("it is being deleted".to_owned());
+            match self.become_state(live, InstanceState::Deleting, reason).await {
+                // It has no row: it was being made, or is gone from there already.
+                Ok(()) | Err(EngineError::Store(StoreError::Stale)) => {}
+                Err(error) => return Err(error),
+            }
         }
         let backend = self.backend(info.runtime)?;
         live.drop_connections();

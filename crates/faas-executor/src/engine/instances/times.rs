@@ -41,7 +41,7 @@ impl Instances {
             let _turn = live.turn.lock().await;
             live.touch();
             let mut info = live.info();
-            if info.state == InstanceState::Deleting {
+            if info.state == InstanceState::Deleting || live.doomed.is_cancelled() {
                 return Err(EngineError::NotFound { what: format!("instance {}", info.id) });
             }
             if let Some(ttl_ms) = change.ttl_ms {
@@ -122,24 +122,39 @@ impl Instances {
 
     /// Does what the end of an instance's time leads to; whether that was done.
     async fn expire(&self, live: &Arc<Live>) -> bool {
+        let done = self.expire_if_over(live).await;
+        if let Err(error) = &done {
+            tracing::warn!(instance = %live.info().id, %error, "what the end of its time leads to could not be done");
+        }
+        done.is_ok()
+    }
+
+    async fn expire_if_over(&self, live: &Arc<Live>) -> Result<(), EngineError> {
+        let turn = live.turn.lock().await;
+        // Until now it may have been used, or given another time.
         let info = live.info();
-        let by_ttl = info.ttl_ends_at_ms.is_some_and(|ends| ends <= now_ms());
+        let is_over = |ends: Option<u64>| ends.is_some_and(|ends| ends <= now_ms());
+        if !is_over(info.expires_at_ms()) {
+            return Ok(());
+        }
+        let by_ttl = is_over(info.ttl_ends_at_ms);
         let what = if by_ttl { "its ttl is over" } else { "it was idle for too long" };
         tracing::info!(instance = %info.id, what, then = ?info.times.on_timeout, "an instance's time is over");
-        let done = match info.times.on_timeout {
+        match info.times.on_timeout {
             OnTimeout::Pause if info.state == InstanceState::Running => {
-                self.pause_live(live, Some(what.to_owned())).await.map(drop)
+                self.pause_live(live, Some(what.to_owned())).await?;
+                // Whoever began to use it meanwhile has seen that it runs, or sees that it is paused.
+                if !by_ttl && live.is_in_use() {
+                    self.wake_up(live).await?;
+                }
+                Ok(())
             }
-            // What is stopped or failed uses nothing that pausing would save.
             OnTimeout::Pause => Ok(()),
             OnTimeout::Delete => {
                 live.doomed.cancel();
+                drop(turn);
                 self.remove(live).await
             }
-        };
-        if let Err(error) = &done {
-            tracing::warn!(instance = %info.id, %error, "what the end of its time leads to could not be done");
         }
-        done.is_ok()
     }
 }

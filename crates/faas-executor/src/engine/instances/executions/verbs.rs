@@ -9,6 +9,7 @@ use super::super::Instances;
 use super::super::data::signed;
 use super::Running;
 use super::data::ExecutionInfo;
+use super::start::ANSWERED_WITHIN;
 use crate::error::EngineError;
 use crate::guest::{AgentClient, GuestError};
 use crate::sandbox::SandboxError;
@@ -154,8 +155,8 @@ impl Instances {
     /// # Errors
     /// [`EngineError::Conflict`] where it has ended.
     pub async fn signal(&self, tenant: &TenantId, id: &ExecutionId, signal: i32) -> Result<(), EngineError> {
-        let (_running, wire, client) = self.reach(tenant, id).await?;
-        client.signal(wire, signal).await.map_err(from_guest)
+        let (running, wire, client) = self.reach(tenant, id).await?;
+        self.answered(&running, client.signal(wire, signal)).await
     }
 
     /// Changes the size of its terminal.
@@ -168,8 +169,8 @@ impl Instances {
         id: &ExecutionId,
         size: TerminalSize,
     ) -> Result<(), EngineError> {
-        let (_running, wire, client) = self.reach(tenant, id).await?;
-        client.resize(wire, TtySize { rows: size.rows, cols: size.cols }).await.map_err(from_guest)
+        let (running, wire, client) = self.reach(tenant, id).await?;
+        self.answered(&running, client.resize(wire, TtySize { rows: size.rows, cols: size.cols })).await
     }
 
     /// Kills everything that it started and returns when it has ended; one that has ended stays as it is.
@@ -187,7 +188,7 @@ impl Instances {
             return Ok(());
         }
         match self.reach(tenant, id).await {
-            Ok((_, wire, client)) => match client.cancel(wire).await.map_err(from_guest) {
+            Ok((running, wire, client)) => match self.answered(&running, client.cancel(wire)).await {
                 // It has ended meanwhile.
                 Ok(()) | Err(EngineError::Conflict { .. }) => {}
                 Err(error) => return Err(error),
@@ -202,6 +203,16 @@ impl Instances {
             }
             () = self.inner.closed.cancelled() => Err(EngineError::ShuttingDown),
         }
+    }
+
+    /// What its agent answers, which must be soon.
+    async fn answered(
+        &self,
+        running: &Running,
+        asked: impl Future<Output = Result<(), GuestError>>,
+    ) -> Result<(), EngineError> {
+        let live = self.live(&running.info.tenant, &running.info.instance)?;
+        self.in_time(&live, ANSWERED_WITHIN, asked).await.map_err(from_guest)
     }
 
     /// A running lasting execution and a connection to its agent. Its instance is awake.
