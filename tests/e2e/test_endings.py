@@ -53,16 +53,16 @@ def script(text):
 
 def test_a_timeout_gives_the_output_until_then(client, mark):
     with pytest.raises(ExecutionTimeoutError) as caught:
-        client.execute(f"echo out; echo err >&2; sleep {mark}", timeout_ms=500, request_id="e2e-timeout")
+        client.execute(f"echo out; echo err >&2; sleep {mark}", timeout_ms=2_000, request_id="e2e-timeout")
     error = caught.value
     assert (error.status, error.code, error.request_id) == (504, "execution_timeout", "e2e-timeout")
-    assert "500" in error.detail
+    assert "2000" in error.detail
     execution = error.execution
     assert execution is not None
     assert (execution.stdout, execution.stderr) == ("out\n", "err\n")
     assert (execution.exit_code, execution.signal) == (137, "SIGKILL")
     assert execution.request_id == "e2e-timeout"
-    assert execution.duration_ms >= 500
+    assert execution.duration_ms >= 2_000
     assert leftovers.eventually(lambda: leftovers.processes_with(mark)) == []
 
 
@@ -71,7 +71,7 @@ def test_a_timeout_ends_what_ignores_signals_and_what_left_the_session(client, m
         client.execute(
             f"trap '' TERM INT HUP; setsid sleep {mark} & setsid sh -c 'trap \"\" TERM; sleep {mark}; :' & "
             f"(sleep {mark} &) ; sleep {mark}",
-            timeout_ms=500,
+            timeout_ms=2_000,
         )
     assert leftovers.eventually(lambda: leftovers.processes_with(mark)) == []
 
@@ -89,7 +89,7 @@ def test_a_background_process_neither_delays_the_answer_nor_outlives_it(client, 
 
 def test_zombies_are_reaped(client):
     result = client.execute(
-        "for i in $(seq 50); do (sleep 0 &) ; done; sleep 0.3; "
-        "grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l"
+        "for i in $(seq 50); do (sleep 0 &) ; done; for i in $(seq 100); do sleep 0.1; "
+        "n=$(cat /proc/[0-9]*/status 2>/dev/null | grep -c '^State:.Z'); [ $n = 0 ] && break; done; echo $n"
     )
     assert result.stdout.strip() == "0"

@@ -364,17 +364,22 @@ def test_closing_a_stream_ends_nothing_and_many_read_the_same(instance, mark):
 def test_a_slow_reader_holds_up_nobody(instance, house):
     size = 14 * MIB
     parts = urlsplit(house.url)
-    command = f"read go; head -c {size} /dev/zero | tr '\\0' x; echo end >&2"
+    # A MiB each time that somebody has the one before.
+    command = f"for i in $(seq {size // MIB}); do read go; head -c {MIB} /dev/zero | tr '\\0' x; done; echo end >&2"
     started = instance.exec(command, background=True, stdin_open=True)
     head = f"GET /api/v1/executions/{started.id}/stream HTTP/1.0\r\nhost: localhost\r\n"
     with socket.create_connection((parts.hostname, parts.port)) as slow:
         slow.sendall(f"{head}accept: application/x-ndjson\r\n\r\n".encode())
         started.input("go\n")
         # Another one has all of it, while the slow one takes nothing.
-        end = None
+        end, had = None, 0
         for event in started.stream():
             assert not isinstance(event, GapEvent)
-            end = event.data if isinstance(event, OutputEvent) else end
+            if isinstance(event, OutputEvent):
+                end, before = event.data, had // MIB
+                had += len(event.data)
+                if before < had // MIB < size // MIB:
+                    started.input("go\n")
         assert end == b"end\n"
         assert started.refresh().info.ok
         assert started.info.first_offset > 0
@@ -416,11 +421,16 @@ def test_a_thousand_streams_at_once(instance, house):
         async with AsyncFaaSClient(house.url, max_connections=1100) as client:
             found = await client.executions.get(started.id)
             begun = asyncio.Semaphore(0)
+            # All are there at once, and do not all begin at once.
+            beginning = asyncio.Semaphore(50)
 
             async def one():
                 log = b""
+                await beginning.acquire()
                 async for event in found.stream(offset=0):
                     if isinstance(event, OutputEvent):
+                        if not log:
+                            beginning.release()
                         log += event.data
                         begun.release()
                 return log

@@ -114,6 +114,7 @@ def test_a_launcher_that_was_killed_costs_only_what_it_ran(start):
     with FaaSClient(gateway.url, retry=ONCE) as client:
         client.execute("true")
         for _ in range(3):
+            assert leftovers.eventually(lambda: [] if descendants(gateway.process.pid) else ["no launcher"]) == []
             launcher = descendants(gateway.process.pid)[0]
             os.kill(launcher, signal.SIGKILL)
             gone = leftovers.eventually(lambda pid=launcher: ["it lives"] if is_alive(pid) else [])
@@ -159,19 +160,16 @@ def test_a_predecessors_memory_is_not_charged_to_the_next(start):
 
 
 @pytest.mark.modes("root")
-def test_disks_are_not_promised_twice(start, tmp_path):
+def test_disks_are_not_promised_twice(start, tmp_path, mark):
     folder = tmp_path / "small"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "faas-e2e-small", str(folder)], check=True)
     try:
         gateway = start(folder / "data")
         with FaaSClient(gateway.url, retry=ONCE) as client:
-            held = threading.Thread(target=lambda: client.execute("sleep 3; echo held", disk_mb=150))
+            held = threading.Thread(target=lambda: client.execute(f"sleep 3; echo held {mark}", disk_mb=150))
             held.start()
-            begun = leftovers.eventually(
-                lambda: [] if len(descendants(gateway.process.pid)) > 12 else ["it does not run"]
-            )
-            assert begun == []
+            assert leftovers.eventually(lambda: [] if leftovers.pids_with(f"echo held {mark}") else ["no"]) == []
             with pytest.raises(InsufficientStorageError):
                 client.execute("true", disk_mb=150)
             held.join()

@@ -231,7 +231,7 @@ def test_a_slow_reader_holds_up_nobody_else_and_nothing_is_kept_for_it(house, fi
 @pytest.mark.parametrize("end", ["delete", "stop", "kill"])
 def test_an_instance_that_goes_ends_its_transfers_at_once(tenant, files, instance, mark, end):
     settle(instance, mark)
-    instance.exec("truncate -s 1G /file; mkdir /w")
+    instance.exec("truncate -s 64G /file; mkdir /w")
     ended: dict[str, object] = {}
 
     def download() -> None:

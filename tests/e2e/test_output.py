@@ -58,7 +58,7 @@ def test_a_character_cut_at_the_limit_is_exact_in_bytes(client):
 
 def test_output_without_end_ends_at_the_timeout_and_in_the_limit(client):
     with pytest.raises(ExecutionTimeoutError) as caught:
-        client.execute("yes & yes >&2", timeout_ms=1_000, max_output_bytes=1000)
+        client.execute("yes & yes >&2", timeout_ms=3_000, max_output_bytes=1000)
     execution = caught.value.execution
     assert execution is not None
     assert (execution.stdout, execution.stderr) == ("y\n" * 500, "y\n" * 500)

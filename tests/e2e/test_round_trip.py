@@ -169,7 +169,9 @@ def test_events_outlive_a_server_and_a_client_goes_on_after_the_last(succession,
 def test_a_log_is_followed_to_the_end_of_its_instance(tenant, backend):
     instance = tenant.instances.create(**backend.create, command="echo main; echo err >&2; sleep 600")
     with ThreadPoolExecutor(1) as pool:
-        entries = pool.submit(lambda: list(instance.logs(follow=True)))
+        following = instance.logs(follow=True)
+        first = next(following)
+        entries = pool.submit(lambda: [first, *following])
         missing = leftovers.eventually(
             lambda: [] if {"main\n", "err\n"} <= {one.text for one in instance.logs()} else ["not written"]
         )

@@ -123,7 +123,7 @@ def test_bytes_are_exact_and_text_is_text(client):
 
 
 def test_a_character_that_is_written_in_two_parts_is_text(client):
-    events = list(client.stream(r"printf 'a\342\202'; sleep 0.3; printf '\254b'; printf '\342' >&2"))
+    events = list(client.stream(r"printf 'a\342\202'; sleep 2; printf '\254b'; printf '\342' >&2"))
     stdout, stderr, _ = gather(events)
     assert (stdout.decode(), stderr) == ("a\u20acb", b"\xe2")
     assert [event.is_text for event in events if isinstance(event, OutputEvent) and event.stream == "stdout"] == [
@@ -162,7 +162,7 @@ def test_a_timeout_after_output_is_a_typed_error(client, mark):
 
 
 def test_a_sandbox_that_dies_ends_its_stream_with_a_typed_error(client, mark):
-    stream = client.stream(f"echo so far; sleep 0.2; kill -9 $PPID; sleep {mark}", timeout_ms=600_000)
+    stream = client.stream(f"echo so far; sleep 2; kill -9 $PPID; sleep {mark}", timeout_ms=600_000)
     assert isinstance(next(stream), StartedEvent)
     assert next(stream).text == "so far\n"
     with pytest.raises(SandboxLostError):

@@ -279,7 +279,7 @@ test("a silence is a broken connection, unless the caller chose how long it may 
   expect(asLost(silence, own)).toBeInstanceOf(ConnectionLostError);
   const first = String(eventLines([said(0, "a")]).body);
   stub.replies(eventLines([said(0, "a"), EXIT], { hold: NEVER, holdAfter: first.length }));
-  const silent = client.executions.stream("exe-1", { httpTimeoutMs: 200 });
+  const silent = client.executions.stream("exe-1", { httpTimeoutMs: 1_000 });
   await silent.next();
   expect(await rejection(silent.next())).toBeInstanceOf(TransportTimeoutError);
   expect(stub.seen).toHaveLength(1);

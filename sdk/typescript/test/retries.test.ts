@@ -216,7 +216,7 @@ test("a server that speaks no HTTP is a lost connection", async () => {
 
 test("a silent gateway ends in a timeout and one attempt", async ({ client, stub }) => {
   stub.replies({ json: execution(), hold: NEVER });
-  const error = await rejection(client.execute("x", { httpTimeoutMs: 50 }));
+  const error = await rejection(client.execute("x", { httpTimeoutMs: 1_000 }));
   expect(error).toBeInstanceOf(TransportTimeoutError);
   expect(error).toMatchObject({ requestSent: true });
   expect(stub.seen).toHaveLength(1);

@@ -165,7 +165,7 @@ describe("an event is given before the next has come, and the connection is clos
 
   test("by a silence longer than the HTTP timeout", async ({ client, stub }) => {
     stub.replies(held);
-    const { got, error } = await all(client.stream("x", { httpTimeoutMs: 300 }));
+    const { got, error } = await all(client.stream("x", { httpTimeoutMs: 1_000 }));
     expect(got).toHaveLength(1);
     expect(error).toBeInstanceOf(TransportTimeoutError);
   });

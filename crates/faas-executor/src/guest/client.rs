@@ -5,6 +5,7 @@
 //! by room that the large writers wait for.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use faas_guest_protocol::lasting::{Attach, Attached, Credit, List, ListedExecution};
@@ -33,6 +34,13 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// How much content waits to be written.
 const WRITE_BYTES: usize = 512 << 10;
 
+/// How much may wait to be written beyond that: orders, and much that is small. An agent that takes nothing while more
+/// is asked of it is given up.
+const WAITING_BYTES: usize = 2 * MAX_REQUEST_PAYLOAD;
+
+/// What a frame that waits takes beside its bytes, about: those who wait for its answer, too.
+const WAITING_OVERHEAD: usize = 512;
+
 /// The most executions that are listed: more than an agent has.
 const MAX_LISTED: usize = 16 << 10;
 
@@ -43,14 +51,22 @@ pub struct LastingCall {
     pub request: ExecRequest,
     /// The contents of `request.files`, in their order.
     pub files: Vec<Vec<u8>>,
-    /// Dropped when all of them have been sent.
+    /// Dropped when all of it has been sent.
     pub held: Option<Held>,
 }
 
-/// Bytes to be written, and the room that they take until then.
+/// Bytes to be written, and what they take until then.
 struct Outgoing {
     bytes: Vec<u8>,
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
+    _held: Option<Held>,
+}
+
+impl Outgoing {
+    /// What it takes of [`WAITING_BYTES`].
+    fn waiting(&self) -> usize {
+        if self.room.is_some() { 0 } else { self.bytes.len() + WAITING_OVERHEAD }
+    }
 }
 
 /// The order for an attachment, to be sent as long as somebody wants it.
@@ -70,6 +86,10 @@ struct Shared {
     mux: Mutex<Mux>,
     outgoing: mpsc::UnboundedSender<Outgoing>,
     room: Arc<Semaphore>,
+    /// How much waits to be written that has no room.
+    waiting: AtomicUsize,
+    /// Ends the connection.
+    stop: CancellationToken,
 }
 
 impl Shared {
@@ -80,7 +100,16 @@ impl Shared {
 
     /// Queues a frame. Where that is no use any more, everybody has been told by [`Mux::fail`].
     fn send(&self, bytes: Vec<u8>, room: Option<OwnedSemaphorePermit>) {
-        match self.outgoing.send(Outgoing { bytes, _room: room }) {
+        self.queue(Outgoing { bytes, room, _held: None });
+    }
+
+    fn queue(&self, outgoing: Outgoing) {
+        let more = outgoing.waiting();
+        if self.waiting.fetch_add(more, Ordering::Relaxed) + more > WAITING_BYTES {
+            tracing::warn!("an agent takes nothing of what it is sent; the connection is given up");
+            self.stop.cancel();
+        }
+        match self.outgoing.send(outgoing) {
             Ok(()) | Err(_) => {}
         }
     }
@@ -146,12 +175,14 @@ impl AgentClient {
         let (reader, writer) = tokio::io::split(stream);
         let (greeting, greeted) = oneshot::channel();
         let (outgoing, queue) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             mux: Mutex::new(Mux::new(greeting)),
             outgoing,
             room: Arc::new(Semaphore::new(WRITE_BYTES)),
+            waiting: AtomicUsize::new(0),
+            stop: stop.clone(),
         });
-        let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
         tokio::spawn(read_all(reader, Arc::clone(&shared), stop.clone()));
         tokio::spawn(write_all(writer, queue, Arc::clone(&shared), stop));
@@ -212,8 +243,10 @@ impl AgentClient {
             if !mux.start(id, sender) {
                 return Err(GuestError::Protocol("an execution of this id is being started"));
             }
-            shared.send(order, None);
-            if call.files.iter().all(Vec::is_empty) {
+            let has_files = !call.files.iter().all(Vec::is_empty);
+            let held = if has_files { None } else { call.held.take() };
+            shared.queue(Outgoing { bytes: order, room: None, _held: held });
+            if !has_files {
                 then.into_iter().for_each(|frame| shared.send_attach(&mut mux, frame));
                 return Ok(receiver);
             }
@@ -488,6 +521,7 @@ async fn write_all(
     let written = async {
         // The queue is never closed: this task holds it open.
         while let Some(outgoing) = queue.recv().await {
+            shared.waiting.fetch_sub(outgoing.waiting(), Ordering::Relaxed);
             writer.write_all(&outgoing.bytes).await?;
             if queue.is_empty() {
                 writer.flush().await?;
@@ -504,5 +538,51 @@ async fn write_all(
         // cannot.
         tracing::debug!(%error, "an agent takes nothing any more");
         shared.room.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use faas_guest_protocol::{FrameKind, Hello, LastingId, VERSION};
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::{AgentClient, AgentStream, json};
+
+    /// An agent that has greeted.
+    async fn greeted() -> (AgentClient, tokio::io::DuplexStream) {
+        let (here, mut there) = tokio::io::duplex(4096);
+        let hello = Hello { version: VERSION, pid: 1, boot_id: 1 };
+        there.write_all(&json(FrameKind::Hello, 0, &hello).unwrap()).await.unwrap();
+        (AgentClient::connect(AgentStream::new(here)).await.unwrap(), there)
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_takes_nothing_is_given_up() {
+        let (client, _silent) = greeted().await;
+        let id = LastingId::new(1).unwrap();
+        // Whoever asks goes away each time.
+        let mut asked = 0;
+        while client.is_open() {
+            let signalled = client.signal(id, 10);
+            tokio::pin!(signalled);
+            assert!(matches!(futures_util::poll!(&mut signalled), std::task::Poll::Pending));
+            tokio::task::yield_now().await;
+            asked += 1;
+            assert!(asked < 1_000_000, "it is asked without end");
+        }
+        assert!(client.signal(id, 10).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn frames_that_mean_nothing_end_the_connection() {
+        for (kind, most) in [(FrameKind::Pong as u8, 1), (0xfe, 1025)] {
+            let (client, mut there) = greeted().await;
+            let frame = faas_guest_protocol::encode(kind, 0, &[]);
+            for _ in 0..most {
+                there.write_all(&frame).await.unwrap();
+            }
+            let error = client.list().await.unwrap_err();
+            assert!(error.to_string().contains("protocol"), "{error}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use faas_guest_protocol::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::GuestError;
-use super::reply::{believable, greeting, parse, plain};
+use super::reply::{Unknown, believable, greeting, parse, plain};
 
 /// Pieces of one stream that wait one after the other are put together up to this length.
 const MERGED_BYTES: usize = 64 << 10;
@@ -107,6 +107,7 @@ pub(super) struct Mux {
     stdin: HashMap<LastingId, Stdin>,
     attachments: HashMap<u64, Incoming>,
     last_id: u64,
+    unknown: Unknown,
     failed: Option<Arc<GuestError>>,
 }
 
@@ -287,11 +288,9 @@ impl Mux {
             return Ok(());
         }
         let Some(kind) = FrameKind::from_byte(frame.kind) else {
-            // Of a newer agent.
-            return Ok(());
+            return self.unknown.one_more();
         };
         match (LastingId::from_wire(frame.exec_id), kind) {
-            (_, FrameKind::Pong) => Ok(()),
             (Some(id), FrameKind::Started | FrameKind::Error) => self.take_start(id, kind, frame),
             (Some(id), FrameKind::Done) => self.take_done(id, parse(&frame.payload)?),
             (Some(id), FrameKind::StdinTaken) => self.take_stdin_taken(id, parse(&frame.payload)?),

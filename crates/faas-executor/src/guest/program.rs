@@ -11,7 +11,7 @@ use faas_guest_protocol::{
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 
-use super::reply::{believable, greeting, parse, plain};
+use super::reply::{Unknown, believable, greeting, parse, plain};
 use super::{AgentStream, GuestError};
 
 /// The most that is read at once.
@@ -38,6 +38,7 @@ pub(crate) struct ProgramOutput {
     reader: ReadHalf<AgentStream>,
     decoder: Decoder,
     buffer: Vec<u8>,
+    unknown: Unknown,
     greeted: bool,
     started: bool,
     stderr: Vec<u8>,
@@ -73,6 +74,7 @@ impl RunningProgram {
             started: false,
             stderr: Vec::new(),
             exit: None,
+            unknown: Unknown::default(),
         };
         Ok(Self { output, input: ProgramInput { writer, pending: Cursor::new(order) } })
     }
@@ -148,9 +150,8 @@ impl ProgramOutput {
             return Ok(None);
         }
         let kind = FrameKind::from_byte(frame.kind);
-        if matches!(kind, None | Some(FrameKind::Pong)) {
-            // Of a newer agent, or an answer that nobody waits for.
-            return Ok(None);
+        if kind.is_none() {
+            return self.unknown.one_more().map(|()| None);
         }
         if frame.exec_id != EXEC_ID || self.exit.is_some() {
             return Err(GuestError::Protocol("a frame of an execution that was not asked for"));

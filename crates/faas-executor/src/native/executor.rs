@@ -501,7 +501,6 @@ const FREEZE_STEP: Duration = Duration::from_millis(1);
 
 /// How long an agent may take until it listens, the first one or the one after one that was killed, and how often is looked.
 const AGENT_WITHIN: Duration = Duration::from_secs(5);
-const AGENT_STEP: Duration = Duration::from_millis(2);
 const FREEZE_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn handle(sandbox: &SandboxHandle) -> Result<&NativeHandle, SandboxError> {
@@ -681,27 +680,8 @@ impl SandboxExecutor for NativeExecutor {
     }
 
     async fn connect(&self, sandbox: &SandboxHandle) -> Result<AgentStream, SandboxError> {
-        let NativeHandle { init_pid: pid, pidfd, .. } = handle(sandbox)?;
-        let pid = *pid;
-        let lost = |reason: String| SandboxError::Lost { reason };
-        let deadline = tokio::time::Instant::now() + AGENT_WITHIN;
-        loop {
-            let connected = tokio::task::spawn_blocking(move || connect::connect(pid)).await;
-            let connected = connected.map_err(|error| lost(error.to_string()))?;
-            // Asked of the pidfd, so that it is no when the PID may have been somebody else's.
-            if record::has_ended(pidfd).map_err(|error| lost(error.to_string()))? {
-                return Err(lost("its first process has ended".to_owned()));
-            }
-            match connected {
-                Ok(socket) => {
-                    return AgentStream::from_socket(socket).map_err(|error| lost(error.to_string()));
-                }
-                Err(error) if connect::is_early(&error) && tokio::time::Instant::now() < deadline => {
-                    tokio::time::sleep(AGENT_STEP).await;
-                }
-                Err(error) => return Err(lost(format!("its agent cannot be reached: {error}"))),
-            }
-        }
+        let NativeHandle { init_pid, pidfd, .. } = handle(sandbox)?;
+        connect::reach(*init_pid, AGENT_WITHIN, || record::has_ended(pidfd)).await
     }
 
     async fn account(&self, sandbox: &SandboxHandle) -> Result<Account, SandboxError> {

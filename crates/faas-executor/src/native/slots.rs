@@ -341,7 +341,14 @@ impl Slots {
             if let Err(error) = process.make_slot(number, there, lock).await {
                 // It has heard nothing of it.
                 self.state().numbers.left_by_launcher(number, launcher.count);
-                return Err(error.into());
+                return match error {
+                    // It is gone, which is told in a moment. The next one is not kept waiting for that.
+                    LauncherError::Talk(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                        launcher.process = None;
+                        Err(SlotError::Ended)
+                    }
+                    error => Err(error.into()),
+                };
             }
             launcher.count
         };

@@ -1,7 +1,7 @@
 //! The agent's socket, reached through the container's root directory.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
@@ -13,9 +13,6 @@ use crate::sandbox::SandboxError;
 
 /// How long an agent may take until its socket is there. It takes some milliseconds on an idle machine.
 const AGENT_WITHIN: Duration = Duration::from_secs(20);
-
-/// How long it is waited between two looks.
-const STEP: Duration = Duration::from_millis(1);
 
 /// A container's first process.
 #[derive(Debug)]
@@ -94,26 +91,7 @@ impl Init {
 
     /// Connects to the agent, which may not have bound its socket yet.
     pub(in crate::docker) async fn connect(&self) -> Result<AgentStream, SandboxError> {
-        let lost = |reason: String| SandboxError::Lost { reason };
-        let deadline = Instant::now() + AGENT_WITHIN;
-        loop {
-            let pid = self.pid;
-            let connected = tokio::task::spawn_blocking(move || connect::connect(pid)).await;
-            let connected = connected.map_err(|error| lost(error.to_string()))?;
-            if self.has_ended().map_err(|error| lost(error.to_string()))? {
-                return Err(lost("its first process has ended".to_owned()));
-            }
-            match connected {
-                Ok(socket) => {
-                    return AgentStream::from_socket(socket).map_err(|error| lost(error.to_string()));
-                }
-                // Not there yet, or there and not listening yet.
-                Err(error) if connect::is_early(&error) && Instant::now() < deadline => {
-                    tokio::time::sleep(STEP).await;
-                }
-                Err(error) => return Err(lost(format!("its agent cannot be reached: {error}"))),
-            }
-        }
+        connect::reach(self.pid, AGENT_WITHIN, || self.has_ended()).await
     }
 }
 

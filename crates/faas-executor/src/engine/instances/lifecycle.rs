@@ -187,7 +187,8 @@ impl Instances {
         self.thaw(live).await?;
         let info = live.info();
         let (state, ttl_ends_at_ms) = (InstanceState::Running, info.renewed_ttl());
-        self.write(live, InstanceInfo { state, reason: None, ttl_ends_at_ms, paused_at_ms: None, ..info }).await
+        self.write(live, InstanceInfo { state, reason: None, ttl_ends_at_ms, paused_at_ms: None, ..info })
+            .await
     }
 
     /// Gives an instance that runs other limits.

@@ -210,7 +210,8 @@ impl Instances {
         info.revision = match self.inner.store.update_instance(&row, event.as_ref()).await {
             Err(StoreError::Stale) => {
                 // Nobody else writes it: what was written last is there although that was told as an error.
-                let there = self.inner.store.instance(&row.tenant, &row.id).await?.ok_or(StoreError::Stale)?;
+                let there =
+                    self.inner.store.instance(&row.tenant, &row.id).await?.ok_or(StoreError::Stale)?;
                 let is_known = there.status == row.status && there.status_reason == row.status_reason;
                 row.revision = there.revision;
                 self.inner.store.update_instance(&row, event.as_ref().filter(|_| !is_known)).await?
@@ -253,9 +254,10 @@ impl Instances {
 fn unseen(info: &InstanceInfo) -> EngineError {
     SandboxError::RuntimeUnavailable {
         runtime: info.runtime,
-        reason: "what became of the instance is not known yet: its runtime, or the store, could not be reached; \
+        reason:
+            "what became of the instance is not known yet: its runtime, or the store, could not be reached; \
                  it is tried again"
-            .to_owned(),
+                .to_owned(),
     }
     .into()
 }

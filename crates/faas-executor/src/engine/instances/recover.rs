@@ -153,11 +153,8 @@ impl Instances {
     /// Writes whether a sandbox that was found is paused, where the store says otherwise.
     async fn write_found(&self, live: &Live) -> Result<(), EngineError> {
         let info = live.info();
-        let state = if live.frozen.borrow().since.is_some() {
-            InstanceState::Paused
-        } else {
-            InstanceState::Running
-        };
+        let state =
+            if live.frozen.borrow().since.is_some() { InstanceState::Paused } else { InstanceState::Running };
         if state == info.state {
             return Ok(());
         }

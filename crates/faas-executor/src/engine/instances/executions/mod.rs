@@ -60,6 +60,8 @@ pub(super) struct Running {
     wire: Option<LastingId>,
     /// Cancelled where somebody wants the end of one that has no `wire`.
     unwanted: CancellationToken,
+    /// Cancelled when nobody waits any more for one that has no `wire`: with its connection, its processes end.
+    given_up: CancellationToken,
     /// The sandbox that it runs in, by its count.
     count: u64,
     /// Held by whoever writes to its standard input, so that what they write does not mix.
@@ -73,6 +75,7 @@ impl Running {
             progress: watch::Sender::new(Progress { next, end: None }),
             wire,
             unwanted: CancellationToken::new(),
+            given_up: CancellationToken::new(),
             count,
             stdin: Arc::default(),
         })
@@ -150,6 +153,7 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.registry.remove(&self.running.info.id);
+        self.running.given_up.cancel();
     }
 }
 

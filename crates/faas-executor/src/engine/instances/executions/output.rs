@@ -7,7 +7,7 @@ use faas_types::{ExecutionId, TenantId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::super::Instances;
+use super::super::{Instances, unseen};
 use super::super::live::InUse;
 use super::data::{ExecutionEnd, ExecutionInfo};
 use super::{Progress, Running};
@@ -171,6 +171,10 @@ impl Instances {
         };
         if running.as_ref().is_some_and(|running| running.wire.is_none()) {
             return Err(EngineError::NotLasting);
+        }
+        if running.is_none() && view.info.end.is_none() {
+            // An earlier server began it, and nobody has found it again yet.
+            return Err(unseen(&self.get(tenant, &view.info.instance)?));
         }
         match offset {
             Some(offset) if offset > view.next_offset => {

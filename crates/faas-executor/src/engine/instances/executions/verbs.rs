@@ -185,7 +185,7 @@ impl Instances {
         };
         if running.wire.is_none() {
             running.unwanted.cancel();
-            return Ok(());
+            return self.seen_to_end(&running).await;
         }
         match self.reach(tenant, id).await {
             Ok((running, wire, client)) => match self.answered(&running, client.cancel(wire)).await {
@@ -196,11 +196,27 @@ impl Instances {
             Err(EngineError::Conflict { .. }) => {}
             Err(error) => return Err(error),
         }
+        self.seen_to_end(&running).await
+    }
+
+    /// Returns when it has ended, or nobody waits for it any more; it is not long now.
+    async fn seen_to_end(&self, running: &Running) -> Result<(), EngineError> {
         let mut progress = running.progress.subscribe();
-        tokio::select! {
-            ended = progress.wait_for(|progress| progress.end.is_some()) => {
-                ended.map(drop).map_err(|_| EngineError::ShuttingDown)
+        let ended = async {
+            tokio::select! {
+                ended = progress.wait_for(|progress| progress.end.is_some()) => ended.is_ok(),
+                () = running.given_up.cancelled() => true,
             }
+        };
+        tokio::select! {
+            ended = tokio::time::timeout(ANSWERED_WITHIN, ended) => match ended {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(EngineError::ShuttingDown),
+                Err(_elapsed) => {
+                    let reason = "its agent was told to end it, and does not say that it has".to_owned();
+                    Err(SandboxError::Lost { reason }.into())
+                }
+            },
             () = self.inner.closed.cancelled() => Err(EngineError::ShuttingDown),
         }
     }
