@@ -321,7 +321,7 @@ def test_what_was_told_is_so_whatever_is_killed(
 
 def assert_told(client: FaaSClient, chaos: Chaos) -> None:
     failures = [failure for model in chaos.models for failure in model.failures]
-    assert failures == [], chaos.succession.errors()
+    assert not failures, "\n".join([*failures, *chaos.succession.errors()])
     known = {known.id: known for model in chaos.models for known in model.known.values()}
     deleted = {id_ for model in chaos.models for id_ in model.deleted}
     doubtful = {id_ for model in chaos.models for id_ in model.doubtful}

@@ -168,6 +168,16 @@ def test_an_image_in_use_stays(gateway, client, root, mark):
     assert leftovers.eventually(lambda: [] if remove(gateway, "busy:1").status == 204 else ["it stays"]) == []
 
 
+def test_an_image_stays_for_an_instance_that_is_stopped(gateway, client, root):
+    added(gateway, oci.Image([root], CONFIG).saved("kept:1"))
+    with client.instances.create(image="kept:1") as instance:
+        assert instance.exec("echo kept > /file").ok
+        instance.stop()
+        raw.assert_problem(remove(gateway, "kept:1"), 409, "conflict")
+        assert instance.start().exec("cat /file").stdout == "kept\n"
+    assert leftovers.eventually(lambda: [] if remove(gateway, "kept:1").status == 204 else ["it stays"]) == []
+
+
 def test_the_list_comes_in_pages(start):
     gateway = start()
     for number in range(5):

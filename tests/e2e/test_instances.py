@@ -409,6 +409,41 @@ def test_an_instance_whose_time_is_over_is_paused_where_it_says_so(create, pausa
     assert len(leftovers.pids_with(f"sleep {mark}")) == 1
 
 
+def test_a_start_renews_a_ttl_that_is_over(create, pausable):
+    if not pausable:
+        return
+    instance = create(ttl_ms=600_000, on_timeout="pause")
+    instance.stop()
+    over = instance.set_timeout(ttl_ms=1_000).info
+    # Nothing would be saved by pausing it.
+    assert over.expires_at is None
+    time.sleep(1.2)
+    assert instance.refresh().status == "stopped"
+    instance.set_timeout(ttl_ms=600_000)
+    first = instance.start().info.expires_at
+    assert first is not None
+    instance.stop()
+    instance.set_timeout(ttl_ms=60_000)
+    second = instance.start().info.expires_at
+    assert second is not None and second < first
+    instance.stop()
+    instance.set_timeout(ttl_ms=3_000)
+    time.sleep(3.2)
+    third = instance.start()
+    assert (third.status, third.info.expires_at is not None) == ("running", True)
+    assert instance.exec("echo fine").stdout == "fine\n"
+
+
+def test_whoever_comes_when_an_idle_instance_is_paused_is_answered(create, pausable):
+    if not pausable:
+        return
+    instance = create(idle_timeout_ms=300, on_timeout="pause", auto_resume=True)
+    for number in range(30):
+        assert instance.exec(f"echo {number}", http_timeout_s=60).stdout == f"{number}\n"
+        # The clock is looked at every 250 ms.
+        time.sleep(0.28 + number / 100)
+
+
 def test_limits_are_changed_while_it_runs(create, pausable):
     if not pausable:
         return

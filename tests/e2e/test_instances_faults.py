@@ -294,6 +294,33 @@ def test_an_instance_whose_agent_is_killed_goes_on(succession, create, mark):
     assert_kept(client.instances.get(instance.id), mark)
 
 
+def test_an_agent_that_was_stopped_holds_up_nobody(create, mark):
+    instance, other = create(), create()
+    settle(instance, mark)
+    os.kill(agent_of(mark), signal.SIGSTOP)
+    # More than wait for an agent at most.
+    with ThreadPoolExecutor(40) as pool:
+        answers = list(pool.map(lambda _: outcome(instance.exec, "true", timeout_ms=100), range(100)))
+    assert {answer.code for answer in answers} <= {"execution_timeout", "sandbox_lost"}, answers
+    assert other.exec("echo fine").stdout == "fine\n"
+    assert instance.stop(grace_ms=100).status == "stopped"
+    assert_kept(instance.start(), mark)
+
+
+def test_time_in_which_an_instance_is_paused_does_not_count_over_a_restart(succession, create, backend, mark):
+    if not has_cgroups(succession.client, backend.name):
+        return
+    instance = create()
+    execution = instance.exec(f"sleep {mark}", background=True, timeout_ms=6_000)
+    instance.pause()
+    time.sleep(7)
+    client = succession.next()
+    instance = client.instances.get(instance.id).resume()
+    # Its agent has had time to end it.
+    assert instance.exec("echo fine").stdout == "fine\n"
+    assert client.executions.get(execution.id).status == "running"
+
+
 def agent_of(mark: str) -> int:
     """The PID on the host of the agent beside a process."""
     first = first_process(mark)

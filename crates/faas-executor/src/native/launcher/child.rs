@@ -130,7 +130,11 @@ fn become_init(child: Child<'_>, status_at: &mut RawFd) -> Result<std::convert::
     order.image.as_ref().map_or(Ok(()), complete_image)?;
     rustix::system::sethostname(order.hostname.as_bytes()).step("set the hostname")?;
     sys::loopback_up().step("bring loopback up")?;
-    sys::new_session_keyring().step("join a new keyring")?;
+    if ids.creator.is_some() {
+        sys::new_session_keyring().step("join a new keyring")?;
+    }
+    // Otherwise it is the user's, who may have 200 in all (keyrings(7), `maxkeys`): then it has the launcher's, which is
+    // new and empty, and that no call which seccomp lets through leads to.
     limit_resources(limits_itself.then_some(order))?;
     lay_out_descriptors(agent, &status, status_at)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));

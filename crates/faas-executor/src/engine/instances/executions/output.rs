@@ -7,8 +7,8 @@ use faas_types::{ExecutionId, TenantId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Instances, unseen};
 use super::super::live::InUse;
+use super::super::{Instances, unseen};
 use super::data::{ExecutionEnd, ExecutionInfo};
 use super::{Progress, Running};
 use crate::error::EngineError;
@@ -164,7 +164,8 @@ impl Instances {
         offset: Option<u64>,
     ) -> Result<ExecutionOutput, EngineError> {
         // One that ends meanwhile is told of its end all the same.
-        let running = self.inner.executions.get(id).filter(|one| one.info.tenant == *tenant);
+        let registered = || self.inner.executions.get(id).filter(|one| one.info.tenant == *tenant);
+        let running = registered();
         let view = match &running {
             Some(running) => self.view_of(running).await?,
             None => self.execution(tenant, id).await?,
@@ -172,6 +173,7 @@ impl Instances {
         if running.as_ref().is_some_and(|running| running.wire.is_none()) {
             return Err(EngineError::NotLasting);
         }
+        let running = running.or_else(registered);
         if running.is_none() && view.info.end.is_none() {
             // An earlier server began it, and nobody has found it again yet.
             return Err(unseen(&self.get(tenant, &view.info.instance)?));
