@@ -19,7 +19,9 @@ use super::lasting::files::Files;
 use super::lasting::record;
 use super::lasting::registry::Registry;
 use super::lasting::{LastingPart, NO_LASTING_LIMIT, Prepared, ended, kill_and_wait};
-use super::launcher::message::{ImageOrder, LastingOrder, LauncherSetup, SandboxOrder, SlotReply};
+use super::launcher::message::{
+    ImageOrder, LastingOrder, LauncherSetup, MAX_PATH_BYTES, SandboxOrder, SlotReply,
+};
 use super::launcher::{self, Failure};
 use super::launcher_process::{LauncherConfig, others_have_cleared};
 use super::layout::{self, IdMode};
@@ -32,7 +34,7 @@ use crate::agent_binary;
 use crate::data_dir::DataDir;
 use crate::error::StartError;
 use crate::guest::{AgentStream, connect};
-use crate::images::ImageLease;
+use crate::images::{ImageConfig, ImageLease};
 use crate::sandbox::{
     Account, BackendHandle, Ended, Found, HOST_IMAGE, ImageDefaults, Leak, Lifetime, Limits, Measures,
     SandboxError, SandboxExecutor, SandboxHandle, SandboxRecord, SandboxSpec, Unsupported,
@@ -320,12 +322,10 @@ impl NativeExecutor {
         files: Option<&Prepared>,
     ) -> Result<SandboxHandle, SandboxError> {
         // A slot can have died since it was parked, or hold memory of the sandbox before: then another is asked.
-        let mut tries = 0;
+        let mut others = self.slots.at_hand() + NEW_SLOTS;
         loop {
             match self.create_in_slot(spec, image, files).await {
-                Err(SandboxError::Create { source, .. }) if is_gone(&source) && tries < MAX_TRIES => {
-                    tries += 1
-                }
+                Err(SandboxError::Create { source, .. }) if is_gone(&source) && others > 0 => others -= 1,
                 other => return other,
             }
         }
@@ -528,8 +528,9 @@ fn freezer_error(error: CgroupFileError) -> SandboxError {
     }
 }
 
-/// How many slots are asked for one sandbox: more than ever stand ready.
-const MAX_TRIES: u32 = 1024;
+/// How many slots are asked for one sandbox besides those that may stand ready: what ends a slot that was just made is
+/// the request, if it is not the host.
+const NEW_SLOTS: usize = 8;
 
 /// Whether an error says that a slot is of no use: its process is gone, or its memory limit cannot be lowered.
 fn is_gone(error: &io::Error) -> bool {
@@ -566,7 +567,15 @@ pub(super) fn image_of(spec: &SandboxSpec) -> Result<ImageUse, SandboxError> {
     let rootfs: PathBuf = rootfs.into_iter().rev().collect();
     let rootfs =
         rootfs.into_os_string().into_string().map_err(|_| unavailable("its path is not text".to_owned()))?;
-    let config = lease.config();
+    image_use(lease.config(), rootfs).map_err(unavailable)
+}
+
+/// The same by its configuration; the error says what no sandbox can have.
+fn image_use(config: &ImageConfig, rootfs: String) -> Result<ImageUse, String> {
+    let length = config.working_dir.len();
+    if length > MAX_PATH_BYTES {
+        return Err(format!("its working directory has {length} bytes; a path has at most {MAX_PATH_BYTES}"));
+    }
     let working_dir = Some(config.working_dir.clone());
     let defaults = ImageDefaults {
         env: config.env.clone(),
@@ -844,3 +853,30 @@ async fn disk_bytes(handle: &NativeHandle) -> Result<Option<u64>, SandboxError> 
 /// Why there is no egress.
 const NO_EGRESS: &str =
     "the native runtime of this version gives a sandbox loopback only; ask for network \"none\"";
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::{MAX_PATH_BYTES, image_use, is_gone};
+    use crate::images::ImageConfig;
+
+    #[test]
+    fn a_working_directory_that_no_path_can_be_is_refused() {
+        let of = |length: usize| {
+            let config = ImageConfig { working_dir: "/".repeat(length), ..ImageConfig::default() };
+            image_use(&config, "x/rootfs".to_owned()).map(|image| image.order.unwrap().working_dir.unwrap())
+        };
+        assert_eq!(of(MAX_PATH_BYTES).unwrap().len(), MAX_PATH_BYTES);
+        for length in [MAX_PATH_BYTES + 1, 20 << 10, 128 << 10] {
+            let said = of(length).unwrap_err();
+            assert!(said.contains("working directory") && said.contains(&length.to_string()), "{said}");
+        }
+    }
+
+    #[test]
+    fn an_order_that_cannot_be_sent_says_nothing_of_the_slot() {
+        assert!(!is_gone(&io::ErrorKind::InvalidInput.into()));
+        assert!(is_gone(&io::ErrorKind::UnexpectedEof.into()));
+    }
+}

@@ -257,6 +257,12 @@ impl Slots {
         (&mut queued.receiver).await.unwrap_or(Err(SlotError::Closed))
     }
 
+    /// How many slots may be found of no use one after the other, without a fault of whoever asks: those that stand
+    /// ready, and no fewer than are meant to.
+    pub(super) fn at_hand(&self) -> usize {
+        self.state().idle.len().max(self.spare)
+    }
+
     /// Gives back a slot whose sandbox is gone. One that has ended meanwhile is given up, or whose launcher has.
     pub(super) fn release(self: &Arc<Self>, slot: Slot) {
         if !slot.is_of(self.current.load(Ordering::Relaxed)) || !slot.has_process() {

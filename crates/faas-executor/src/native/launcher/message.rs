@@ -15,8 +15,11 @@ use serde::{Deserialize, Serialize};
 use crate::native::cgroup::CgroupPlan;
 use crate::native::layout::IdMode;
 
-/// The largest message.
-const MAX_MESSAGE: usize = 16 * 1024;
+/// The largest message. A path of the greatest length ([`MAX_PATH_BYTES`]) fits into it, however JSON has to write it.
+const MAX_MESSAGE: usize = 32 * 1024;
+
+/// The longest path: PATH_MAX of Linux, less its NUL byte.
+pub(crate) const MAX_PATH_BYTES: usize = 4095;
 
 /// The most descriptors beside one message.
 const MAX_FDS: usize = 4;
@@ -201,9 +204,14 @@ pub(crate) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     )?)
 }
 
-/// Sends one message. On a socket that does not block it may fail with `WouldBlock`.
+/// Sends one message. On a socket that does not block it may fail with `WouldBlock`. One that the other side would not
+/// take is not sent (`InvalidInput`).
 pub(crate) fn send(socket: impl AsFd, message: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > MAX_MESSAGE {
+        let error = format!("a message of {} bytes; at most {MAX_MESSAGE} are taken", bytes.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+    }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -245,7 +253,10 @@ pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Opti
 mod tests {
     use std::os::fd::AsFd as _;
 
-    use super::{LauncherCommand, SlotReply, receive, send, socket_pair};
+    use super::{
+        ImageOrder, LauncherCommand, MAX_MESSAGE, MAX_PATH_BYTES, SandboxOrder, SlotReply, receive, send,
+        socket_pair,
+    };
 
     #[test]
     fn a_message_arrives_with_its_descriptors() {
@@ -255,6 +266,33 @@ mod tests {
         let (message, fds) = receive::<LauncherCommand>(&there).unwrap().unwrap();
         assert!(matches!(message, LauncherCommand::MakeSlot { slot: 7 }));
         assert_eq!(fds.len(), 1);
+    }
+
+    fn order(working_dir: String) -> SandboxOrder {
+        SandboxOrder {
+            hostname: "sb-x".to_owned(),
+            machine_id: "0123".to_owned(),
+            memory_bytes: u64::MAX,
+            cpu_millicores: u32::MAX,
+            pids: u32::MAX,
+            tmpfs_bytes: None,
+            lasting: None,
+            shm_bytes: u64::MAX,
+            keep_sockets_small: false,
+            image: Some(ImageOrder { rootfs: "x/rootfs".to_owned(), working_dir: Some(working_dir) }),
+        }
+    }
+
+    #[test]
+    fn a_message_that_would_be_cut_off_is_not_sent() {
+        let (here, there) = socket_pair().unwrap();
+        let error = send(&here, &order("d".repeat(MAX_MESSAGE)), &[]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}");
+        // The longest path there is, in the longest words for it.
+        let longest = "\u{1}".repeat(MAX_PATH_BYTES);
+        send(&here, &order(longest.clone()), &[]).unwrap();
+        let (received, _) = receive::<SandboxOrder>(&there).unwrap().unwrap();
+        assert_eq!(received.image.and_then(|image| image.working_dir), Some(longest));
     }
 
     #[test]
