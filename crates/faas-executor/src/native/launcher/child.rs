@@ -2,7 +2,8 @@
 //!
 //! In order (each step needs those before it): ids mapped -> own file system -> overlay root and the host's trees ->
 //! /dev, /run, /.faas -> /proc, while the old root is still there -> masked and read-only paths -> pivot_root ->
-//! hostname, loopback, keyring -> rlimits -> descriptors -> landlock -> capabilities -> no_new_privs -> seccomp -> exec.
+//! hostname, loopback, keyring -> rlimits -> descriptors -> what the image lacks -> landlock -> capabilities ->
+//! no_new_privs -> seccomp -> exec.
 
 use std::fs;
 use std::io;
@@ -127,7 +128,6 @@ fn become_init(child: Child<'_>, status_at: &mut RawFd) -> Result<std::convert::
     }
     mask()?;
     pivot(Path::new(ROOT))?;
-    order.image.as_ref().map_or(Ok(()), complete_image)?;
     rustix::system::sethostname(order.hostname.as_bytes()).step("set the hostname")?;
     sys::loopback_up().step("bring loopback up")?;
     if ids.creator.is_some() {
@@ -138,6 +138,9 @@ fn become_init(child: Child<'_>, status_at: &mut RawFd) -> Result<std::convert::
     limit_resources(limits_itself.then_some(order))?;
     lay_out_descriptors(agent, &status, status_at)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    // The image says what a path in it leads to, and a link of /proc may lead to any descriptor: only now is none left
+    // that has a directory.
+    order.image.as_ref().map_or(Ok(()), complete_image)?;
     restrict()?;
     seccomp::install(seccomp).step("install the seccomp filter")?;
     Err(Failure::at("execute the guest agent", &sys::exec(c"/.faas/agent", [c"faas-guest-agent", c"init"])))
