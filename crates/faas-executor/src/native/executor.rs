@@ -213,7 +213,9 @@ impl NativeExecutor {
         let (lasting, records) = take_over(config.lasting, &boot_id, &mut reserved)?;
         let kept = reserved.kept().clone();
         if let Ok(cgroups) = &cgroups {
-            sweep(Arc::clone(cgroups), kept.clone()).await?;
+            // One alone that cannot be cleared is no reason to have none at all.
+            let stuck = sweep(Arc::clone(cgroups), kept.clone()).await?;
+            stuck.into_iter().for_each(|slot| reserved.leave_out(slot));
         }
         let started =
             Slots::start(launcher, cgroups.as_ref().ok().cloned(), config.spare_slots, reserved).await;

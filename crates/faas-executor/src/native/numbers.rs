@@ -18,13 +18,18 @@ struct Holders {
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
     taken: BTreeMap<u32, Holders>,
-    /// Numbers whose ids the host has given to somebody else.
+    /// Numbers whose ids the host has given to somebody else, or whose cgroups are of no use.
     reserved: Vec<u32>,
 }
 
 impl Numbers {
     pub(super) fn new(reserved: Vec<u32>) -> Self {
         Self { taken: BTreeMap::new(), reserved }
+    }
+
+    /// Nobody is to have this number.
+    pub(super) fn reserve(&mut self, number: u32) {
+        self.reserved.push(number);
     }
 
     /// Takes the first free number of these for the server.
@@ -110,6 +115,14 @@ mod tests {
         assert_eq!(numbers.orphans_of(1), [0]);
         numbers.left_by_launcher(0, 1);
         assert_eq!(numbers.take(0..1), Some(0));
+    }
+
+    #[test]
+    fn a_number_that_is_reserved_is_nobodys() {
+        let mut numbers = Numbers::new(vec![0]);
+        numbers.reserve(1);
+        assert_eq!(numbers.take(0..3), Some(2));
+        assert_eq!(numbers.take(0..3), None);
     }
 
     #[test]

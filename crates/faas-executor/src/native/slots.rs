@@ -146,6 +146,11 @@ impl Reserved {
         Ok(Ok(()))
     }
 
+    /// No slot is to have that number: there is something of an earlier one still.
+    pub(super) fn leave_out(&mut self, number: u32) {
+        self.numbers.reserve(number);
+    }
+
     /// Those that were taken over.
     pub(super) fn kept(&self) -> &BTreeSet<u32> {
         &self.kept

@@ -142,19 +142,24 @@ pub(super) fn remove_roots(cgroups: &CgroupHost) {
     }
 }
 
-/// Kills and removes what an earlier gateway of this data directory left in its cgroups, but for those slots.
-pub(super) async fn sweep(cgroups: Arc<CgroupHost>, but: BTreeSet<u32>) -> Result<(), StartError> {
+/// Kills and removes what an earlier gateway of this data directory left in its cgroups, but for those slots. Those
+/// that could not be removed are returned.
+pub(super) async fn sweep(cgroups: Arc<CgroupHost>, but: BTreeSet<u32>) -> Result<Vec<u32>, StartError> {
     let swept = tokio::task::spawn_blocking(move || {
         let mut slots = cgroups.slots()?;
         slots.retain(|slot| !but.contains(slot));
-        slots.iter().try_for_each(|slot| cgroups.destroy_slot(*slot))?;
-        Ok::<_, io::Error>(slots.len())
+        let found = slots.len();
+        Ok::<_, io::Error>((found, cgroups.destroy_slots(slots)))
     })
     .await;
     let path = Path::new("/sys/fs/cgroup");
-    match swept.map_err(|error| at(path)(io::Error::other(error)))?.map_err(at(path))? {
+    let (found, stuck) = swept.map_err(|error| at(path)(io::Error::other(error)))?.map_err(at(path))?;
+    for (slot, error) in &stuck {
+        tracing::warn!(slot, %error, "what an earlier gateway left in a slot could not be removed");
+    }
+    match found.saturating_sub(stuck.len()) {
         0 => {}
         count => tracing::warn!(count, "removed what an earlier gateway left in its slots"),
     }
-    Ok(())
+    Ok(stuck.into_iter().map(|(slot, _)| slot).collect())
 }

@@ -117,9 +117,23 @@ impl CgroupHost {
     ///
     /// Only for a slot whose parked process is gone or shall go: it is killed too.
     pub(crate) fn destroy_slot(&self, slot: u32) -> io::Result<()> {
+        self.destroy_slots([slot]).into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// The same for several, which are all tried and waited for together: those that could not be removed, and why.
+    pub(crate) fn destroy_slots(&self, slots: impl IntoIterator<Item = u32>) -> Vec<(u32, io::Error)> {
+        let mut left: Vec<_> = slots.into_iter().collect();
+        let mut failed = Vec::new();
         for _ in 0..EMPTYING_TRIES {
-            if self.try_destroy_slot(slot)? {
-                return Ok(());
+            left.retain(|slot| match self.try_destroy_slot(*slot) {
+                Ok(gone) => !gone,
+                Err(error) => {
+                    failed.push((*slot, error));
+                    false
+                }
+            });
+            if left.is_empty() {
+                return failed;
             }
             #[expect(
                 clippy::disallowed_methods,
@@ -127,8 +141,11 @@ impl CgroupHost {
             )]
             std::thread::sleep(EMPTYING_STEP);
         }
-        let name = slot_name(slot);
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("cgroup {name}: its processes do not end")))
+        failed.extend(left.into_iter().map(|slot| {
+            let error = format!("cgroup {}: its processes do not end", slot_name(slot));
+            (slot, io::Error::new(io::ErrorKind::TimedOut, error))
+        }));
+        failed
     }
 
     /// One step of the same, which does not wait: whether all of it is gone.
@@ -226,14 +243,16 @@ fn pids_in(root: BorrowedFd<'_>, name: &str) -> io::Result<Vec<Pid>> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::PathBuf;
+    use std::sync::Arc;
 
     use super::CgroupHost;
     use crate::native::cgroup::fixture;
     use crate::native::cgroup::plan::{CgroupPlan, Place};
+    use crate::native::start::sweep;
 
-    #[test]
-    fn v1_makes_a_directory_in_every_hierarchy() {
+    fn hybrid() -> (PathBuf, CgroupHost) {
         let dir = fixture(&[("memory/x", ""), ("pids/x", ""), ("cpu/x", ""), ("unified/x", "")]);
         let mounts: BTreeMap<_, _> = ["memory", "pids", "cpu"]
             .into_iter()
@@ -241,7 +260,27 @@ mod tests {
             .chain([(String::new(), dir.join("unified"))])
             .collect();
         let plan = CgroupPlan::of(&mounts, &Place::Top, "faas-x").unwrap();
-        let host = CgroupHost::open(&plan).unwrap();
+        (dir, CgroupHost::open(&plan).unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_removed_is_told_and_everything_else_is_removed() {
+        let (dir, host) = hybrid();
+        for slot in 0..4 {
+            host.make_slot_dirs(slot).unwrap();
+        }
+        // A cgroup below that of a slot, which nothing of ours makes.
+        std::fs::create_dir(dir.join("unified/faas-x/slot-1/below")).unwrap();
+        let host = Arc::new(host);
+        let stuck = sweep(Arc::clone(&host), BTreeSet::from([3])).await.unwrap();
+        assert_eq!(stuck, [1]);
+        assert_eq!(host.slots().unwrap(), [1, 3], "the others are gone, but for the one that is kept");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn v1_makes_a_directory_in_every_hierarchy() {
+        let (dir, host) = hybrid();
         assert_eq!(host.describe(), "cgroup v1, hybrid");
         for hierarchy in ["memory", "pids", "cpu", "unified"] {
             assert!(dir.join(hierarchy).join("faas-x").is_dir(), "{hierarchy}");
