@@ -1,4 +1,4 @@
-//! Pausing a native sandbox for real. This test program is the launcher, too.
+//! Pausing a native sandbox for real. This test program is the launcher, too, and the one of another test.
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
@@ -14,7 +14,11 @@ use crate::guest::{AgentConnection, Collected, ExecCall};
 use crate::sandbox::{HOST_IMAGE, Limits, SandboxExecutor as _, SandboxHandle, SandboxSpec};
 
 fn other_program(arguments: &[&OsStr]) -> Option<ExitCode> {
-    (arguments == [launcher::ARGUMENT]).then(launcher::main)
+    match arguments {
+        [one] if *one == launcher::ARGUMENT => Some(launcher::main()),
+        [one] if *one == launcher::tests::ARGUMENT => Some(launcher::tests::ending()),
+        _ => None,
+    }
 }
 
 faas_test_support::before_main!(other_program);

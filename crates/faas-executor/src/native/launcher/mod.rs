@@ -255,8 +255,9 @@ impl Launcher {
     /// Ends everything that is in the slots and not kept: all of them are tried, the first failure is reported.
     fn end(&mut self) -> io::Result<()> {
         let Some(cgroups) = &self.cgroups else {
-            // What runs in a slot ends with the launcher (`PR_SET_PDEATHSIG`), if that ends now.
-            return if self.kept.is_empty() { Ok(()) } else { self.kept.end_others(&self.children) };
+            // What runs in a slot is asked to end with the launcher (`PR_SET_PDEATHSIG`), but a sandbox's root can have
+            // its `init` take that back.
+            return self.kept.end_others(&self.children);
         };
         let kept = &self.kept;
         let slots = std::mem::take(&mut self.slots).into_values().filter(|slot| !kept.has(*slot));
@@ -362,5 +363,50 @@ fn reap(children: &OwnedFd) -> io::Result<Vec<Pid>> {
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+#[cfg(test)]
+pub(in crate::native) mod tests {
+    use std::collections::BTreeMap;
+    use std::process::{Command, ExitCode};
+
+    use super::kept::{Kept, is_child};
+    use super::template::Template;
+    use super::{IdMode, Launcher, message, seccomp, sys};
+
+    /// The only argument with which the test program is [`ending`].
+    pub(in crate::native) const ARGUMENT: &str = "ending-launcher";
+
+    /// The end of a launcher without cgroups that has a child to which its own death says nothing.
+    pub(in crate::native) fn ending() -> ExitCode {
+        let (server, _other_end) = message::socket_pair().unwrap();
+        let mut launcher = Launcher {
+            server,
+            children: sys::child_events().unwrap(),
+            ids: IdMode::OwnRanges,
+            cgroups: None,
+            template: Template { trees: Vec::new(), images: Err("none".to_owned()) },
+            seccomp: seccomp::default_program(),
+            slots: BTreeMap::new(),
+            clearing: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            kept: Kept::default(),
+            uncleared: None,
+        };
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        launcher.end().unwrap();
+        if !is_child(child.id()) {
+            return ExitCode::SUCCESS;
+        }
+        child.kill().unwrap();
+        ExitCode::FAILURE
+    }
+
+    #[test]
+    fn without_cgroups_a_launcher_ends_its_children_itself() {
+        // Whoever waits for all children must have none of other tests.
+        let ended = Command::new(std::env::current_exe().unwrap()).arg(ARGUMENT).status().unwrap();
+        assert!(ended.success(), "{ended}");
     }
 }
