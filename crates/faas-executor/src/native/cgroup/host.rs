@@ -1,6 +1,6 @@
 //! The gateway's own directory in each hierarchy, held open, and the slots' below it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::plan::{CgroupPlan, ProbeError, TakenOver, at, enable_controllers, unless_gone, until_idle};
 use super::{Hierarchy, V1, V2, Version};
@@ -205,12 +205,7 @@ fn try_destroy_dir(root: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
     }
     // The kernel's own way reaches a process that forks faster than it can be listed (v2, from 5.14 on).
     if !kill_all(root, name)? {
-        for pid in pids_in(root, name)? {
-            match rustix::process::kill_process(pid, Signal::KILL) {
-                Ok(()) | Err(Errno::SRCH) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        kill_listed(|| pids_in(root, name))?;
     }
     // Many are gone by now.
     match rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR) {
@@ -218,6 +213,32 @@ fn try_destroy_dir(root: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
         Err(Errno::BUSY) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// How many processes are held on to at once.
+const HELD: usize = 64;
+
+/// Kills the processes that `list` has now. A PID may be another process's by the time that it is used: one is killed
+/// that is listed still when it is held on to already.
+fn kill_listed(list: impl Fn() -> io::Result<Vec<Pid>>) -> io::Result<()> {
+    for pids in list()?.chunks(HELD) {
+        let mut held = Vec::new();
+        for pid in pids {
+            match pidfd_open(*pid, PidfdFlags::empty()) {
+                Ok(pidfd) => held.push((*pid, pidfd)),
+                Err(Errno::SRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let still: BTreeSet<_> = list()?.into_iter().map(Pid::as_raw_nonzero).collect();
+        for (_, pidfd) in held.iter().filter(|(pid, _)| still.contains(&pid.as_raw_nonzero())) {
+            match pidfd_send_signal(pidfd, Signal::KILL) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Writes to `cgroup.kill` where there is one.
@@ -243,11 +264,16 @@ fn pids_in(root: BorrowedFd<'_>, name: &str) -> io::Result<Vec<Pid>> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::collections::{BTreeMap, BTreeSet};
+    use std::os::unix::process::ExitStatusExt as _;
     use std::path::PathBuf;
+    use std::process::Command;
     use std::sync::Arc;
 
-    use super::CgroupHost;
+    use rustix::process::Pid;
+
+    use super::{CgroupHost, kill_listed};
     use crate::native::cgroup::fixture;
     use crate::native::cgroup::plan::{CgroupPlan, Place};
     use crate::native::start::sweep;
@@ -276,6 +302,26 @@ mod tests {
         assert_eq!(stuck, [1]);
         assert_eq!(host.slots().unwrap(), [1, 3], "the others are gone, but for the one that is kept");
         std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_process_is_killed_that_is_listed_still_when_it_is_held_and_no_other() {
+        let sleep = || Command::new("sleep").arg("100").spawn().unwrap();
+        let (mut ours, mut stranger, mut gone) = (sleep(), sleep(), sleep());
+        gone.kill().unwrap();
+        gone.wait().unwrap();
+        let pids = [&ours, &stranger, &gone].map(|child| Pid::from_raw(child.id().cast_signed()).unwrap());
+        let asked = Cell::new(0);
+        kill_listed(|| {
+            asked.set(asked.get() + 1);
+            // The second time a PID that was listed is somebody else's.
+            Ok(if asked.get() == 1 { pids.to_vec() } else { vec![pids[0]] })
+        })
+        .unwrap();
+        assert_eq!(ours.wait().unwrap().signal(), Some(9));
+        assert!(stranger.try_wait().unwrap().is_none());
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
     }
 
     #[test]

@@ -262,7 +262,11 @@ impl Launcher {
         let kept = &self.kept;
         let slots = std::mem::take(&mut self.slots).into_values().filter(|slot| !kept.has(*slot));
         let clearing = std::mem::take(&mut self.clearing).into_keys();
-        cgroups.destroy_slots(slots.chain(clearing)).into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+        cgroups
+            .destroy_slots(slots.chain(clearing))
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// Tries once to remove what each slot left whose process is gone, and says which are cleared. What does not end at
