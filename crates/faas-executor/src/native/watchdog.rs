@@ -1,8 +1,9 @@
-//! Memory that the kernel holds for a sandbox and counts against no cgroup: answers in netlink sockets that nobody reads.
-//! No limit keeps a program from opening ever more of them, and without any it could not list its interfaces. So what
-//! each sandbox has in them is looked at now and then, and one that has too much is killed, as if by the kernel for want of
-//! memory. One that has had no CPU time since it was last looked at has hardly anything new in them and is passed over most
-//! of the time: to read its CPU time costs less. Where none has had any, that is told by one number for all of them.
+//! Memory that the kernel holds for a sandbox and counts against no cgroup: netlink sockets, and answers in them that
+//! nobody reads. No limit keeps a program from opening ever more of them, and without any it could not list its
+//! interfaces. So what each sandbox has in them is looked at now and then, and one that has too much is killed, as if by
+//! the kernel for want of memory. One that has had no CPU time since it was last looked at has hardly anything new in
+//! them and is passed over most of the time: to read its CPU time costs less. Where none has had any, that is told by
+//! one number for all of them.
 
 use std::fs::File;
 use std::io;
@@ -63,22 +64,12 @@ impl Watched {
         self.seen_cpu_us.store(NOT_SEEN, Ordering::Relaxed);
     }
 
-    fn read_table(&self) -> io::Result<String> {
-        let table = match self.table.get() {
-            Some(table) => table,
+    fn table(&self) -> io::Result<&File> {
+        match self.table.get() {
+            Some(table) => Ok(table),
             None => {
                 let opened = File::open(format!("/proc/{}/net/netlink", self.init_pid))?;
-                self.table.get_or_init(|| opened)
-            }
-        };
-        let mut text = Vec::new();
-        loop {
-            let length = text.len();
-            text.resize(length + READ_BYTES, 0);
-            let count = table.read_at(&mut text[length..], u64::try_from(length).unwrap_or(u64::MAX))?;
-            text.truncate(length + count);
-            if count == 0 {
-                return String::from_utf8(text).map_err(io::Error::other);
+                Ok(self.table.get_or_init(|| opened))
             }
         }
     }
@@ -98,8 +89,7 @@ impl Watched {
         }
         self.passed_over.store(0, Ordering::Relaxed);
         // One that cannot be read is over.
-        let Ok(text) = self.read_table() else { return };
-        let bytes = bytes_held(&text);
+        let Ok(bytes) = self.table().and_then(bytes_held) else { return };
         if bytes <= self.most_bytes.load(Ordering::Relaxed) || self.was_killed() {
             // It was read before: whatever ran since then is seen the next time.
             self.seen_cpu_us.store(cpu_us, Ordering::Relaxed);
@@ -121,12 +111,36 @@ impl Watched {
 /// How much of a table is read at once.
 const READ_BYTES: usize = 16 << 10;
 
-/// The sum of the columns Rmem and Wmem (net/netlink/af_netlink.c, `netlink_native_seq_show`).
-fn bytes_held(text: &str) -> u64 {
+/// The longest table that is read: of about ten thousand sockets, which nobody has use for. The kernel goes through all of
+/// a table for each part of it that is read, so that one that is without end would keep the others from being looked at.
+const MOST_READ_BYTES: usize = 1 << 20;
+
+/// What a socket itself takes, in which nothing waits.
+const SOCKET_BYTES: u64 = 2 << 10;
+
+/// What the sockets of a table hold; more than anybody may where the table is too long.
+fn bytes_held(table: &File) -> io::Result<u64> {
+    let mut text = Vec::new();
+    loop {
+        let length = text.len();
+        if length >= MOST_READ_BYTES {
+            return Ok(u64::MAX);
+        }
+        text.resize(length + READ_BYTES, 0);
+        let count = table.read_at(&mut text[length..], u64::try_from(length).unwrap_or(u64::MAX))?;
+        text.truncate(length + count);
+        if count == 0 {
+            return String::from_utf8(text).map(|text| bytes_in(&text)).map_err(io::Error::other);
+        }
+    }
+}
+
+/// The sum of the columns Rmem and Wmem (net/netlink/af_netlink.c, `netlink_native_seq_show`), and what the sockets are.
+fn bytes_in(text: &str) -> u64 {
     let of_line = |line: &str| {
         let mut fields = line.split_whitespace().skip(4);
         let (read, written): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(read.saturating_add(written))
+        Some(read.saturating_add(written).saturating_add(SOCKET_BYTES))
     };
     text.lines().filter_map(of_line).fold(0, u64::saturating_add)
 }
@@ -209,7 +223,9 @@ impl Watchdog {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes_held;
+    use std::io::Write as _;
+
+    use super::{LEAST_BYTES, MOST_READ_BYTES, SOCKET_BYTES, bytes_held, bytes_in};
 
     #[test]
     fn what_waits_in_all_sockets_is_added_up() {
@@ -219,7 +235,36 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
 0000000000000000 0   0          00000000 0        0        0     2        0        21
 0000000000000000 15  7          00000000 768      256      0     2        0        22
 ";
-        assert_eq!(bytes_held(text), 212_480 + 768 + 256);
-        assert_eq!(bytes_held(""), 0);
+        assert_eq!(bytes_in(text), 212_480 + 768 + 256 + 3 * SOCKET_BYTES);
+        assert_eq!(bytes_in(""), 0);
+    }
+
+    /// A table of so many sockets in which nothing waits.
+    fn idle(sockets: usize) -> std::fs::File {
+        let mut table = tempfile::tempfile().unwrap();
+        let head =
+            "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n";
+        let line =
+            "0000000000000000 0   4123       00000000 0        0        0     2        0        10561   \n";
+        table.write_all(format!("{head}{}", line.repeat(sockets)).as_bytes()).unwrap();
+        table
+    }
+
+    #[test]
+    fn sockets_in_which_nothing_waits_count_too() {
+        assert_eq!(bytes_held(&idle(16)).unwrap(), 16 * SOCKET_BYTES);
+        assert!(bytes_held(&idle(16)).unwrap() < LEAST_BYTES);
+        assert!(bytes_held(&idle(5000)).unwrap() > LEAST_BYTES);
+    }
+
+    #[test]
+    fn a_table_without_end_is_too_much_whatever_is_in_it() {
+        let mut table = idle(300_000);
+        assert_eq!(bytes_held(&table).unwrap(), u64::MAX);
+        // What is beyond its bound is not looked at: that would be no text.
+        table.write_all(&[0xff; 64]).unwrap();
+        assert_eq!(bytes_held(&table).unwrap(), u64::MAX);
+        let longest = MOST_READ_BYTES / 100 - 100;
+        assert_eq!(bytes_held(&idle(longest)).unwrap(), u64::try_from(longest).unwrap() * SOCKET_BYTES);
     }
 }

@@ -88,6 +88,7 @@ macro_rules! language {
     ($($then:tt)*) => { faas_test_support::conformance_cases! { $($then)* [
         threads_and_children_count_as_processes
         an_allocation_beyond_the_limit_fails_or_kills
+        sockets_that_no_limit_counts_end_whoever_has_too_many
     ] } };
 }
 

@@ -6,7 +6,7 @@ use faas_types::ErrorCode;
 
 use super::output::bytes;
 use crate::stock::Image;
-use crate::subject::{Subject, said, text};
+use crate::subject::{Backend, Subject, said, text};
 
 pub(crate) async fn an_interpreter_runs_and_finds_its_modules(subject: &Subject) {
     let program = "import sys, json, hashlib, tempfile, socket, ctypes\n\
@@ -79,5 +79,30 @@ pub(crate) async fn an_allocation_beyond_the_limit_fails_or_kills(subject: &Subj
         assert_eq!((outcome.exit.signal, outcome.oom_killed), (Some(9), true), "{}", said(&outcome));
     } else {
         assert!(text(&outcome.stderr).contains("MemoryError"), "{}", said(&outcome));
+    }
+}
+
+pub(crate) async fn sockets_that_no_limit_counts_end_whoever_has_too_many(subject: &Subject) {
+    if subject.backend != Backend::Native {
+        return;
+    }
+    // Nothing waits in them.
+    let program = "import resource, socket, sys, time\n\
+                   hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n\
+                   resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))\n\
+                   for _ in range(int(sys.argv[1])):\n\
+                   \x20   one = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)\n\
+                   \x20   one.bind((0, 0))\n\
+                   \x20   one.detach()\n\
+                   time.sleep(int(sys.argv[2]))\n\
+                   print('there')\n";
+    let spec = |sockets: &str, seconds: &str| subject.argv(&["python3", "-c", program, sockets, seconds]);
+    assert_eq!(subject.stdout(spec("1000", "2")).await, "there\n");
+    match subject.run(spec("15000", "30")).await {
+        Ok(outcome) => assert!(outcome.oom_killed && outcome.stdout.is_empty(), "{}", said(&outcome)),
+        Err(error) => {
+            assert_eq!(error.code(), ErrorCode::SandboxLost, "{error}");
+            assert!(error.to_string().contains("memory"), "{error}");
+        }
     }
 }
