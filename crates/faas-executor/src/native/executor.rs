@@ -555,6 +555,9 @@ pub(super) struct ImageUse {
     order: Option<ImageOrder>,
 }
 
+/// The longest user: two names (LOGIN_NAME_MAX of Linux, less its NUL byte) and what joins them.
+const MAX_USER_BYTES: usize = 255 + 1 + 255;
+
 /// The image of a sandbox.
 pub(super) fn image_of(spec: &SandboxSpec) -> Result<ImageUse, SandboxError> {
     let unavailable = |reason: String| SandboxError::ImageUnavailable { image: spec.image.clone(), reason };
@@ -577,6 +580,10 @@ fn image_use(config: &ImageConfig, rootfs: String) -> Result<ImageUse, String> {
     let length = config.working_dir.len();
     if length > MAX_PATH_BYTES {
         return Err(format!("its working directory has {length} bytes; a path has at most {MAX_PATH_BYTES}"));
+    }
+    let length = config.user.len();
+    if length > MAX_USER_BYTES {
+        return Err(format!("its user has {length} bytes; a user and a group have at most {MAX_USER_BYTES}"));
     }
     let working_dir = Some(config.working_dir.clone());
     let defaults = ImageDefaults {
@@ -860,7 +867,7 @@ const NO_EGRESS: &str =
 mod tests {
     use std::io;
 
-    use super::{MAX_PATH_BYTES, image_use, is_gone};
+    use super::{MAX_PATH_BYTES, MAX_USER_BYTES, image_use, is_gone};
     use crate::images::ImageConfig;
 
     #[test]
@@ -874,6 +881,17 @@ mod tests {
             let said = of(length).unwrap_err();
             assert!(said.contains("working directory") && said.contains(&length.to_string()), "{said}");
         }
+    }
+
+    #[test]
+    fn a_user_that_nobody_can_be_is_refused() {
+        let of = |length: usize| {
+            let config = ImageConfig { user: "u".repeat(length), ..ImageConfig::default() };
+            image_use(&config, "x/rootfs".to_owned()).map(|image| image.defaults.user.unwrap())
+        };
+        assert_eq!(of(MAX_USER_BYTES).unwrap().len(), MAX_USER_BYTES);
+        let said = of(128 << 10).unwrap_err();
+        assert!(said.contains("user") && said.len() < 200, "{said}");
     }
 
     #[test]
