@@ -115,7 +115,8 @@ const READ_BYTES: usize = 16 << 10;
 /// a table for each part of it that is read, so that one that is without end would keep the others from being looked at.
 const MOST_READ_BYTES: usize = 1 << 20;
 
-/// What a socket itself takes, in which nothing waits.
+/// What a socket itself takes, in which nothing waits. One that has no address yet is in no table, and nothing can wait
+/// in it.
 const SOCKET_BYTES: u64 = 2 << 10;
 
 /// What the sockets of a table hold; more than anybody may where the table is too long.
