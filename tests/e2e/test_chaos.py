@@ -192,11 +192,17 @@ class Chaos:
             self.settle(instance, known)
 
     def settle(self, instance: Instance, known: Known) -> None:
-        done = instance.exec(
-            # Whole or not at all, wherever its agent is killed.
-            f"[ -e {FILE} ] || {{ echo {known.mark} > {FILE}.new && mv {FILE}.new {FILE} && "
-            f"{{ sleep {known.mark} </dev/null >/dev/null 2>&1 & }}; }}"
-        )
+        try:
+            done = instance.exec(
+                # Whole or not at all, wherever its agent is killed.
+                f"[ -e {FILE} ] || {{ echo {known.mark} > {FILE}.new && mv {FILE}.new {FILE} && "
+                f"{{ sleep {known.mark} </dev/null >/dev/null 2>&1 & }}; }}"
+            )
+        except ConflictError:
+            # It has failed since it was seen running.
+            if not self.may_end(known):
+                raise
+            return
         assert done.ok, done
         known.settled = True
 
