@@ -206,6 +206,10 @@ impl Store for AnyStore {
         either!(self, forget_key(tenant, key))
     }
 
+    async fn interrupt_key(&self, tenant: &str, key: &str) -> Result<bool, StoreError> {
+        either!(self, interrupt_key(tenant, key))
+    }
+
     async fn prune_keys(&self, before_ms: i64) -> Result<u64, StoreError> {
         either!(self, prune_keys(before_ms))
     }

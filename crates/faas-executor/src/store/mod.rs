@@ -250,6 +250,13 @@ pub trait Store {
     /// [`StoreError`].
     fn forget_key(&self, tenant: &str, key: &str) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
+    /// Marks a key whose request began something of which nobody knows how it ends; whether it was still taken.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn interrupt_key(&self, tenant: &str, key: &str)
+    -> impl Future<Output = Result<bool, StoreError>> + Send;
+
     /// Removes keys that were taken before `before_ms` and whose request does not run; how many.
     ///
     /// # Errors

@@ -163,7 +163,8 @@ pub enum Begun {
     Done(KeptAnswer),
     /// The key was used for something else.
     Mismatch,
-    /// The server ended while the first request ran.
+    /// How far the first request came is not known: its server ended while it ran, or it could not be followed to the
+    /// end of what it began.
     Interrupted,
 }
 

@@ -424,6 +424,7 @@ pub(crate) async fn a_key_is_answered_until_it_is_pruned_or_forgotten(mut subjec
         assert!(store.finish_key(TENANT, key, given).await.unwrap());
         assert!(!store.finish_key(TENANT, key, &answer(None)).await.unwrap(), "the first answer stays");
         assert!(!store.forget_key(TENANT, key).await.unwrap(), "and so does its key");
+        assert!(!store.interrupt_key(TENANT, key).await.unwrap(), "it came to its end");
         assert_eq!(store.begin_key(&claim(key)).await.unwrap(), Begun::Done(given.clone()));
     }
     let other_body = KeyClaim { fingerprint: vec![0, 1], ..claim("whole") };
@@ -457,6 +458,30 @@ pub(crate) async fn a_key_left_running_is_interrupted_by_a_restart(mut subject: 
     let again = KeyClaim { rerun_interrupted: true, ..claim("running") };
     assert_eq!(at_once(&after, &again).await, (1, 15));
     assert!(after.finish_key(TENANT, "running", &answer(Some(b"y"))).await.unwrap());
+    subject
+}
+
+pub(crate) async fn a_key_whose_end_is_not_known_is_interrupted(mut subject: Subject) -> Subject {
+    let before = subject.open().await;
+    assert!(!before.interrupt_key(TENANT, "k").await.unwrap(), "nobody has it");
+    for key in ["k", "left"] {
+        assert_eq!(before.begin_key(&claim(key)).await.unwrap(), Begun::New);
+    }
+    assert!(before.interrupt_key(TENANT, "k").await.unwrap());
+    assert_eq!(before.begin_key(&claim("k")).await.unwrap(), Begun::Interrupted);
+    assert_eq!(before.begin_key(&claim("left")).await.unwrap(), Begun::Running, "no other is");
+    let other = KeyClaim { fingerprint: vec![9], ..claim("k") };
+    assert_eq!(before.begin_key(&other).await.unwrap(), Begun::Mismatch);
+    assert!(!before.interrupt_key(TENANT, "k").await.unwrap(), "once");
+    assert!(!before.finish_key(TENANT, "k", &answer(None)).await.unwrap(), "it stays so");
+    assert!(!before.forget_key(TENANT, "k").await.unwrap());
+    let after = subject.open().await;
+    assert_eq!(after.begin_key(&claim("k")).await.unwrap(), Begun::Interrupted, "also for the next server");
+    let again = KeyClaim { rerun_interrupted: true, ..claim("left") };
+    assert_eq!(after.begin_key(&again).await.unwrap(), Begun::New);
+    assert!(!before.interrupt_key(TENANT, "left").await.unwrap(), "no longer its own");
+    assert_eq!(after.prune_keys(101).await.unwrap(), 1, "but for the one that runs");
+    assert_eq!(after.begin_key(&claim("k")).await.unwrap(), Begun::New);
     subject
 }
 

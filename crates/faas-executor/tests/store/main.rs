@@ -30,6 +30,7 @@ macro_rules! cases {
         whoever_waits_for_an_event_is_woken
         one_of_many_gets_a_key
         a_key_is_answered_until_it_is_pruned_or_forgotten
+        a_key_whose_end_is_not_known_is_interrupted
         a_key_left_running_is_interrupted_by_a_restart
         a_dropped_call_happened_as_a_whole_or_not_at_all
         what_a_killed_process_was_told_is_there

@@ -4,8 +4,8 @@
 //!            begin                finish
 //!   (none) --------> running ----------------> done
 //!      ^               |  |                     |
-//!      |    forget     |  | a new process       | prune
-//!      +---------------+  v                     v
+//!      |    forget     |  | interrupt, or       | prune
+//!      +---------------+  v a new process       v
 //!      +-------------- interrupted           (none)
 //!        prune            |  begin, where it may run again
 //!                         +-----------------> running
@@ -18,7 +18,7 @@ use crate::store::{Begun, KeptAnswer, KeyClaim, StoreError};
 const TABLE: &str = "idempotency_keys";
 
 /// Marks what an earlier process left running. There is no other process beside this one.
-pub(super) async fn interrupt(store: &Backend) -> Result<(), StoreError> {
+pub(super) async fn interrupt_left(store: &Backend) -> Result<(), StoreError> {
     sqlx::query("UPDATE idempotency_keys SET state = 'interrupted' WHERE state = 'running' AND owner <> $1")
         .bind(&store.boot)
         .execute(&store.write)
@@ -111,6 +111,19 @@ pub(super) async fn forget(store: &Backend, tenant: &str, key: &str) -> Result<b
     .execute(&store.write)
     .await?;
     Ok(forgotten.rows_affected() == 1)
+}
+
+pub(super) async fn interrupt(store: &Backend, tenant: &str, key: &str) -> Result<bool, StoreError> {
+    let interrupted = sqlx::query(
+        "UPDATE idempotency_keys SET state = 'interrupted' \
+         WHERE tenant = $1 AND key = $2 AND state = 'running' AND owner = $3",
+    )
+    .bind(text(tenant)?)
+    .bind(text(key)?)
+    .bind(&store.boot)
+    .execute(&store.write)
+    .await?;
+    Ok(interrupted.rows_affected() == 1)
 }
 
 pub(super) async fn prune(store: &Backend, before_ms: i64) -> Result<u64, StoreError> {

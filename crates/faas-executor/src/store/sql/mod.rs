@@ -28,7 +28,7 @@ pub(super) async fn claim(store: &Backend, gateway: &str) -> Result<(), StoreErr
     if owner != gateway {
         return Err(StoreError::Foreign { owner, own: gateway.to_owned() });
     }
-    keys::interrupt(store).await
+    keys::interrupt_left(store).await
 }
 
 /// A transaction that writes.
@@ -207,6 +207,10 @@ impl Store for Backend {
 
     async fn forget_key(&self, tenant: &str, key: &str) -> Result<bool, StoreError> {
         keys::forget(self, tenant, key).await
+    }
+
+    async fn interrupt_key(&self, tenant: &str, key: &str) -> Result<bool, StoreError> {
+        keys::interrupt(self, tenant, key).await
     }
 
     async fn prune_keys(&self, before_ms: i64) -> Result<u64, StoreError> {
