@@ -31,7 +31,8 @@ pub use engine::events::{EventPage, Events, EventsError};
 pub use engine::instances::{
     CommandDefaults, ExecSpec, ExecutionEnd, ExecutionInfo, ExecutionOutput, ExecutionPage, ExecutionView,
     FileCall, FileWork, HowEnded, InstanceInfo, InstancePage, Instances, LastingSpec, LimitChange, LogEntry,
-    LogFollower, LogItem, MainRun, MainSpec, NewInstance, OutputEvent, Removal, TimeChange, Times,
+    LogFollower, LogItem, MainRun, MainSpec, MayHaveBegun, NewInstance, OutputEvent, Removal, TimeChange,
+    Times,
 };
 pub use engine::{
     Engine, EngineConfig, EventRetention, ExecuteSpec, ExecutionOutcome, InputFile, LiveOutput, PullPolicy,

@@ -107,6 +107,7 @@ macro_rules! instances {
         what_runs_in_the_background_has_output_by_offset_and_an_end
         input_signals_and_cancellation_reach_an_execution
         an_execution_whose_instance_goes_is_lost
+        an_execution_tells_whether_it_may_have_begun
         a_terminal_has_a_size_and_is_typed_into
         a_main_command_is_run_again_and_told_in_the_log
     ] } };

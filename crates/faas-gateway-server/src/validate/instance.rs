@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use faas_executor::sandbox::Limits;
 use faas_executor::{
-    CommandDefaults, ExecSpec, LastingSpec, LimitChange, MainSpec, NewInstance, TimeChange, Times,
+    CommandDefaults, ExecSpec, LastingSpec, LimitChange, MainSpec, MayHaveBegun, NewInstance, TimeChange,
+    Times,
 };
 use faas_guest_protocol::lasting::STDIN_WINDOW_BYTES;
 use faas_types::{
@@ -195,6 +196,7 @@ pub(crate) fn exec(
         tty: request.tty,
         stdin_open: request.stdin_open,
         background: request.background,
+        may_have_begun: MayHaveBegun::default(),
     })))
 }
 
@@ -273,6 +275,7 @@ pub(crate) fn terminal(
         tty: Some(size),
         stdin_open: true,
         background: true,
+        may_have_begun: MayHaveBegun::default(),
     })
 }
 

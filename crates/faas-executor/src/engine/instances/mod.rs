@@ -35,7 +35,7 @@ pub use data::{CommandDefaults, InstanceInfo, NewInstance, Times};
 pub use exec::ExecSpec;
 pub use executions::{
     ExecutionEnd, ExecutionInfo, ExecutionOutput, ExecutionPage, ExecutionView, HowEnded, LastingSpec,
-    MainRun, MainSpec, OutputEvent,
+    MainRun, MainSpec, MayHaveBegun, OutputEvent,
 };
 pub use file_work::FileWork;
 pub use files::FileCall;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use faas_executor::{
     CommandDefaults, EngineError, ExecSpec, ExecutionOutput, InstanceInfo, LastingSpec, LogItem, MainSpec,
-    NewInstance, OutputEvent, Removal, Times,
+    MayHaveBegun, NewInstance, OutputEvent, Removal, Times,
 };
 use faas_guest_protocol::{OutputStream, Program};
 use faas_types::{
@@ -62,6 +62,7 @@ fn background(line: &str) -> LastingSpec {
         tty: None,
         stdin_open: false,
         background: true,
+        may_have_begun: MayHaveBegun::default(),
     }
 }
 
@@ -169,6 +170,28 @@ pub(crate) async fn an_execution_whose_instance_goes_is_lost(subject: &Subject) 
     delete(subject, &instance).await;
     to_its_end(&mut deleted).await;
     assert_eq!(deleted.info().status(), ExecutionStatus::Lost);
+    subject.is_clean().await;
+}
+
+pub(crate) async fn an_execution_tells_whether_it_may_have_begun(subject: &Subject) {
+    let (instances, instance) = (subject.engine.instances(), instance(subject, None).await);
+    let may_have_begun = async |spec: LastingSpec| {
+        let begun = spec.may_have_begun.clone();
+        let started = instances.start_execution(&tenant(), &instance.id, spec).await;
+        (begun.get(), started)
+    };
+    let (begun, started) = may_have_begun(background("true")).await;
+    to_its_end(&mut started.unwrap()).await;
+    assert!(begun);
+    let mut nobody = background("true");
+    nobody.command.user = Some("nobody-of-this-name".to_owned());
+    let (begun, refused) = may_have_begun(nobody).await;
+    assert!(!begun, "its agent refuses it: {refused:?}");
+    assert!(matches!(refused, Err(EngineError::Agent(_))), "{refused:?}");
+    instances.stop(&tenant(), &instance.id, Duration::ZERO).await.unwrap();
+    let (begun, refused) = may_have_begun(background("true")).await;
+    assert!(!begun && refused.is_err(), "there is no agent: {refused:?}");
+    delete(subject, &instance).await;
     subject.is_clean().await;
 }
 

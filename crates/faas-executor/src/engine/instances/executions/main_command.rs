@@ -11,7 +11,7 @@ use super::super::exec::ExecSpec;
 use super::super::live::Live;
 use super::data::{ExecutionInfo, HowEnded, MainRun, MainSpec};
 use super::follow::is_settled;
-use super::start::LastingSpec;
+use super::start::{LastingSpec, MayHaveBegun};
 use crate::error::EngineError;
 use crate::sandbox::ImageDefaults;
 
@@ -97,6 +97,7 @@ impl Instances {
             tty: None,
             stdin_open: false,
             background: true,
+            may_have_begun: MayHaveBegun::default(),
         };
         let running = self.begin(live, lasting, restarts).await?;
         live.set_main_run(Some(MainRun { execution: running.info.id.clone(), restarts }));

@@ -33,8 +33,8 @@ pub(super) use data::shown;
 pub use data::{ExecutionEnd, ExecutionInfo, HowEnded, MainRun, MainSpec};
 pub use output::{ExecutionOutput, OutputEvent};
 pub(in crate::engine) use recover::open_outputs;
-pub use start::LastingSpec;
 pub(super) use start::new_id;
+pub use start::{LastingSpec, MayHaveBegun};
 pub use verbs::{ExecutionPage, ExecutionView};
 
 /// How many lasting executions of one instance may run at once.

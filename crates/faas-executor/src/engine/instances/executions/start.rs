@@ -1,9 +1,10 @@
 //! A new lasting execution.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use faas_guest_protocol::{Lasting, LastingId, TtySize};
+use faas_guest_protocol::{AgentErrorKind, Lasting, LastingId, TtySize};
 use faas_types::{ExecutionId, ExecutionKind, InstanceId, TenantId, TerminalSize};
 
 use super::super::Instances;
@@ -51,6 +52,26 @@ pub struct LastingSpec {
     pub stdin_open: bool,
     /// Whether nobody waits for it.
     pub background: bool,
+    /// Whether it may have begun: for a caller to whom an error does not say.
+    pub may_have_begun: MayHaveBegun,
+}
+
+/// Whether an execution may have begun. It may from just before its agent is ordered to start it, unless that answers that
+/// it has not. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct MayHaveBegun(Arc<AtomicBool>);
+
+impl MayHaveBegun {
+    /// Whether it may.
+    #[must_use]
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Says whether it may.
+    pub fn set(&self, may: bool) {
+        self.0.store(may, Ordering::Release);
+    }
 }
 
 impl Instances {
@@ -65,6 +86,9 @@ impl Instances {
         id: &InstanceId,
         spec: LastingSpec,
     ) -> Result<ExecutionOutput, EngineError> {
+        if self.inner.is_closed() {
+            return Err(EngineError::ShuttingDown);
+        }
         let live = self.live(tenant, id)?;
         let in_use = live.use_it();
         self.wake(&live).await?;
@@ -119,7 +143,9 @@ impl Instances {
                 return Err(error);
             }
         };
+        let may_have_begun = spec.may_have_begun.clone();
         let (call, stdin) = call(spec, &info, &image);
+        may_have_begun.set(true);
         match self.in_time(live, STARTED_WITHIN, client.start_attached(wire, call, true)).await {
             Ok((_started, attachment)) => {
                 if let Some((bytes, eof)) = stdin {
@@ -129,6 +155,8 @@ impl Instances {
                 Ok(running)
             }
             Err(GuestError::Agent(error)) => {
+                // Of one that it has begun, and then let go of, an agent says that there is none.
+                may_have_begun.set(error.kind == AgentErrorKind::NoExecution);
                 self.ended(live, &running, HowEnded::Failed { error: error.clone() }).await;
                 Err(EngineError::Agent(error))
             }
