@@ -1,10 +1,10 @@
 //! `/api/v1/executions`: executions that outlive the request which started them.
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
+use axum::{Extension, Json};
 use faas_executor::{EngineError, ExecutionOutput, LastingSpec, OutputEvent};
 use faas_guest_protocol::OutputStream;
 use faas_types::{ErrorCode, ExecuteEvent, Execution, ExecutionId, InstanceId, SignalRequest};
@@ -17,6 +17,7 @@ use crate::extract::{self, JsonBody};
 use crate::handlers::execute;
 use crate::handlers::instances::position;
 use crate::handlers::subject::{Bare, Subject};
+use crate::idempotency::Tie;
 use crate::openapi::Problems;
 use crate::state::Shared;
 use crate::{execution_info, query, replay, validate};
@@ -212,13 +213,21 @@ pub(crate) async fn list(
     Ok((AppendHeaders(next), Json(executions)).into_response())
 }
 
-/// Starts a lasting execution and answers as was asked for: at once, with events, or when it has ended.
+/// Starts a lasting execution and answers as was asked for: at once, with events, or when it has ended. With a key in the
+/// request it is started and waited for whether the client stays or not.
 pub(crate) async fn start(
     state: &Shared,
     target: &Subject<InstanceId>,
     headers: &HeaderMap,
-    spec: LastingSpec,
+    tie: Option<Extension<Tie>>,
+    mut spec: LastingSpec,
 ) -> Result<Response, ApiError> {
+    if let Some(Extension(tie)) = tie {
+        spec.may_have_begun = tie.outlive().ok_or_else(|| {
+            // Read by nobody, and not kept.
+            ApiError::new(ErrorCode::RequestTimeout, "the client has gone")
+        })?;
+    }
     let background = spec.background;
     let output = state.instances.start_execution(&target.tenant, &target.id, spec).await;
     let output = output.map_err(|error| target.refusal(error))?;

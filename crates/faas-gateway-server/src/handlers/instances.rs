@@ -19,6 +19,7 @@ use crate::events::EventFormat;
 use crate::extract::{JsonBody, OptionalJson};
 use crate::handlers::subject::{Bare, Subject, tenant};
 use crate::handlers::{execute, execute_stream, executions};
+use crate::idempotency::Tie;
 use crate::openapi::Problems;
 use crate::state::Shared;
 use crate::{instance_info, label_filter, offload, query, validate};
@@ -231,6 +232,7 @@ pub(crate) async fn exec(
     State(state): State<Shared>,
     Bare(target): Bare<InstanceId>,
     headers: HeaderMap,
+    tie: Option<Extension<Tie>>,
     body: Result<JsonBody<ExecRequest>, ApiError>,
 ) -> Result<Response, ApiError> {
     let JsonBody { value, bytes, room } = body?;
@@ -245,7 +247,7 @@ pub(crate) async fn exec(
         validate::Exec::Waiting(spec) => *spec,
         validate::Exec::Lasting(mut spec) => {
             spec.command.held = held;
-            return executions::start(&state, &target, &headers, *spec).await;
+            return executions::start(&state, &target, &headers, tie, *spec).await;
         }
     };
     spec.held = held;

@@ -3,19 +3,27 @@
 
 use std::time::Duration;
 
-use faas_executor::store::{KeptAnswer, Store as _, StoreError};
+use faas_executor::MayHaveBegun;
+use faas_executor::store::{Begun, KeptAnswer, KeyClaim, Store as _, StoreError};
+use faas_types::ErrorCode;
 use tokio::sync::oneshot;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Instrument as _;
 
 use super::Keys;
+use crate::error::ApiError;
 
 /// How long the store is left alone after it failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A key that was taken. Dropped, it is given back.
+/// A key that was taken. Dropped, it is given back, or marked as interrupted where something may have begun.
 #[derive(Debug)]
 pub(super) struct Claim {
     keys: Keys,
     taken: Option<Taken>,
+    may_have_begun: MayHaveBegun,
+    /// Who waits until nothing is to be written any more waits for this too.
+    _open: TaskTrackerToken,
 }
 
 #[derive(Debug)]
@@ -24,19 +32,51 @@ struct Taken {
     key: String,
 }
 
-/// What became of the request; none where it can be sent again.
-type Outcome = Option<KeptAnswer>;
+/// What became of the request.
+#[derive(Debug)]
+enum Outcome {
+    Answered(KeptAnswer),
+    /// Something that outlives it may have begun, and how that ends is not known.
+    Interrupted,
+    /// It can be sent again.
+    Nothing,
+}
+
+/// What a request that wants a key gets, where it is not refused.
+#[derive(Debug)]
+pub(super) enum Taking {
+    Taken(Claim),
+    /// The answer to the first request.
+    Done(KeptAnswer),
+}
 
 impl Claim {
-    pub(super) fn new(keys: Keys, tenant: String, key: String) -> Self {
-        Self { keys, taken: Some(Taken { tenant, key }) }
+    fn new(keys: Keys, tenant: String, key: String) -> Self {
+        let open = keys.background.token();
+        Self {
+            keys,
+            taken: Some(Taken { tenant, key }),
+            may_have_begun: MayHaveBegun::default(),
+            _open: open,
+        }
     }
 
-    /// Keeps the answer, or gives the key back. Returns when it is in the store, or when that has failed once: then it
-    /// is tried again until it succeeds or the server ends. The answer goes out in any case, since what it tells of has
-    /// happened; a key that the store still takes to be running answers `conflict`, and nothing is run twice.
-    pub(super) async fn end(mut self, outcome: Outcome) {
+    /// For what outlives the request, to say that it may have begun.
+    pub(super) fn may_have_begun(&self) -> MayHaveBegun {
+        self.may_have_begun.clone()
+    }
+
+    fn without_answer(&self) -> Outcome {
+        if self.may_have_begun.get() { Outcome::Interrupted } else { Outcome::Nothing }
+    }
+
+    /// Keeps the answer; without one gives the key back, or marks it as interrupted. Returns when that is in the store, or
+    /// when it has failed once: then it is tried again until it succeeds or the server ends. The answer goes out in any
+    /// case, since what it tells of has happened; a key that the store still takes to be running answers `conflict`, and
+    /// nothing is run twice.
+    pub(super) async fn end(mut self, answer: Option<KeptAnswer>) {
         let Some(taken) = self.taken.take() else { return };
+        let outcome = answer.map_or_else(|| self.without_answer(), Outcome::Answered);
         let (tried, first) = oneshot::channel();
         self.keys.write_behind(taken, outcome, Some(tried));
         // An error is a task that ended before its first try: a runtime that goes down.
@@ -49,18 +89,52 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if let Some(taken) = self.taken.take() {
-            self.keys.write_behind(taken, None, None);
+            self.keys.write_behind(taken, self.without_answer(), None);
         }
     }
 }
 
 impl Keys {
+    /// Takes a key. In a task of its own: a store that was asked may take it for a request that has gone meanwhile, and
+    /// then it is given back.
+    ///
+    /// # Errors
+    /// 409 where the first request has no answer, 422 where it was another one; those of the store.
+    pub(super) async fn take(&self, asked: KeyClaim) -> Result<Taking, ApiError> {
+        let keys = self.clone();
+        let taking = async move {
+            let begun = keys.store.begin_key(&asked).await.map_err(|error| ApiError::from_store(&error))?;
+            let refusal = match begun {
+                Begun::New => return Ok(Taking::Taken(Claim::new(keys, asked.tenant, asked.key))),
+                Begun::Done(kept) => return Ok(Taking::Done(kept)),
+                Begun::Running => {
+                    let detail = "the first request with this idempotency-key is still running";
+                    ApiError::new(ErrorCode::Conflict, detail).retryable(true)
+                }
+                Begun::Mismatch => {
+                    let detail = "this idempotency-key was used for another request: its path or its body is not the \
+                                  same";
+                    ApiError::new(ErrorCode::InvalidRequest, detail)
+                }
+                Begun::Interrupted => {
+                    let detail = "the first request with this idempotency-key was interrupted: its server ended, or \
+                                  lost sight of what it had begun. What it did is not known, and it may still run. \
+                                  Look, and use another key";
+                    ApiError::new(ErrorCode::Conflict, detail)
+                }
+            };
+            Err(refusal)
+        };
+        let taking = self.background.spawn_on(taking.in_current_span(), &self.runtime);
+        taking.await.unwrap_or_else(|error| Err(ApiError::internal(&error)))
+    }
+
     /// Writes in a task of its own, which the end of the request does not end; tells when it was tried once.
     fn write_behind(&self, taken: Taken, outcome: Outcome, mut tried: Option<oneshot::Sender<()>>) {
         let keys = self.clone();
         let writing = async move {
             loop {
-                let written = keys.write(&taken, outcome.as_ref()).await;
+                let written = keys.write(&taken, &outcome).await;
                 if let Some(tried) = tried.take() {
                     // Who waited may have gone.
                     match tried.send(()) {
@@ -78,14 +152,129 @@ impl Keys {
         self.background.spawn_on(writing, &self.runtime);
     }
 
-    async fn write(&self, taken: &Taken, outcome: Option<&KeptAnswer>) -> Result<(), StoreError> {
+    async fn write(&self, taken: &Taken, outcome: &Outcome) -> Result<(), StoreError> {
         let was_taken = match outcome {
-            Some(answer) => self.store.finish_key(&taken.tenant, &taken.key, answer).await?,
-            None => self.store.forget_key(&taken.tenant, &taken.key).await?,
+            Outcome::Answered(answer) => self.store.finish_key(&taken.tenant, &taken.key, answer).await?,
+            Outcome::Interrupted => self.store.interrupt_key(&taken.tenant, &taken.key).await?,
+            Outcome::Nothing => self.store.forget_key(&taken.tenant, &taken.key).await?,
         };
         if !was_taken {
             tracing::error!("an idempotency key was not in the store any more when its request ended");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use faas_executor::store::{AnyStore, KeptAnswer, KeyClaim, StoreLocation};
+    use faas_types::{ErrorCode, RequestId};
+
+    use super::{Claim, Keys, Taking};
+
+    async fn keys() -> (tempfile::TempDir, Keys) {
+        let dir = tempfile::tempdir().unwrap();
+        let location = StoreLocation::File(dir.path().join("store.db"));
+        let store = AnyStore::open(&location, "gateway").await.unwrap();
+        (dir, Keys::new(store, Duration::from_secs(3600)))
+    }
+
+    fn asked(key: &str) -> KeyClaim {
+        KeyClaim {
+            tenant: "default".to_owned(),
+            key: key.to_owned(),
+            route: "POST /a".to_owned(),
+            fingerprint: vec![1],
+            at_ms: i64::MAX,
+            rerun_interrupted: false,
+        }
+    }
+
+    async fn taken(keys: &Keys, key: &str) -> Claim {
+        match keys.take(asked(key)).await.unwrap() {
+            Taking::Taken(claim) => claim,
+            Taking::Done(kept) => panic!("{kept:?}"),
+        }
+    }
+
+    /// What the same request gets once the first has ended: its answer, none where it is run, or the refusal.
+    async fn again(keys: &Keys, key: &str) -> Result<Option<KeptAnswer>, String> {
+        loop {
+            match keys.take(asked(key)).await {
+                Ok(Taking::Done(kept)) => return Ok(Some(kept)),
+                Ok(Taking::Taken(claim)) => {
+                    claim.end(None).await;
+                    return Ok(None);
+                }
+                Err(error) => {
+                    let problem = error.problem(&RequestId("r".to_owned()));
+                    assert_eq!(problem.code, ErrorCode::Conflict, "{}", problem.detail);
+                    if !problem.retryable {
+                        return Err(problem.detail);
+                    }
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_is_given_back_unless_something_may_have_begun() {
+        let (_dir, keys) = keys().await;
+        let answer = KeptAnswer { status: 200, headers: Vec::new(), body: Some(b"x".to_vec()) };
+        drop(taken(&keys, "dropped").await);
+        assert_eq!(again(&keys, "dropped").await, Ok(None));
+        taken(&keys, "failed").await.end(None).await;
+        assert_eq!(again(&keys, "failed").await, Ok(None));
+        for (key, ends) in [("begun and dropped", false), ("begun and failed", true)] {
+            let claim = taken(&keys, key).await;
+            claim.may_have_begun().set(true);
+            if ends {
+                claim.end(None).await;
+            } else {
+                drop(claim);
+            }
+            assert!(again(&keys, key).await.unwrap_err().contains("interrupted"), "{key}");
+        }
+        let claim = taken(&keys, "refused").await;
+        claim.may_have_begun().set(true);
+        claim.may_have_begun().set(false);
+        drop(claim);
+        assert_eq!(again(&keys, "refused").await, Ok(None));
+        let claim = taken(&keys, "answered").await;
+        claim.may_have_begun().set(true);
+        claim.end(Some(answer.clone())).await;
+        assert_eq!(again(&keys, "answered").await, Ok(Some(answer)));
+        keys.settle().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_key_that_nobody_waits_for_any_more_is_given_back() {
+        let (_dir, keys) = keys().await;
+        for number in 0..100_u32 {
+            let key = number.to_string();
+            let patience = tokio::time::sleep(Duration::from_micros(u64::from(number) * 20));
+            tokio::select! {
+                biased;
+                claim = taken(&keys, &key) => drop(claim),
+                () = patience => {}
+            }
+        }
+        for number in 0..100_u32 {
+            assert_eq!(again(&keys, &number.to_string()).await, Ok(None));
+        }
+        let last = taken(&keys, "last").await;
+        let settling = tokio::spawn({
+            let keys = keys.clone();
+            async move { keys.settle().await }
+        });
+        while !keys.background.is_closed() {
+            tokio::task::yield_now().await;
+        }
+        drop(last);
+        settling.await.unwrap();
+        assert_eq!(again(&keys, "last").await, Ok(None), "written before nothing is to be written any more");
     }
 }

@@ -1,13 +1,14 @@
 //! `Idempotency-Key`: a request that is sent twice has its effect once, and gives the first answer again.
 //!
 //! A route has it by one line in the table of routes, `.layer(from_fn(idempotency::...))`; its handler knows nothing of
-//! it. The key is taken in the store before the handler runs, so that of many who send it at once one alone runs, and is
-//! given back where the request came to nothing. Only requests with a JSON body have keys: for others a route refuses
-//! the header itself.
+//! it, unless what it does outlives its client ([`Tie`]). The key is taken in the store before the handler runs, so that of
+//! many who send it at once one alone runs, and is given back where the request came to nothing. Only requests with a JSON
+//! body have keys: for others a route refuses the header itself.
 
 mod answer;
 mod claim;
 mod key;
+mod tie;
 
 use std::time::Duration;
 
@@ -17,17 +18,19 @@ use axum::extract::Request;
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use faas_executor::store::{AnyStore, Begun, DEFAULT_TENANT, KeyClaim, Store as _};
+use faas_executor::store::{AnyStore, DEFAULT_TENANT, KeyClaim, Store as _};
 use faas_types::{ErrorCode, RequestId};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::error::ApiError;
 use crate::events::EventFormat;
 use crate::extract::{self, ReadBody};
 use crate::offload;
 use crate::state::Shared;
-use claim::Claim;
+use claim::{Claim, Taking};
+pub(crate) use tie::Tie;
 
 /// How often keys that are old are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
@@ -36,7 +39,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
     store: AnyStore,
-    /// What is still written to the store when its request is gone.
+    /// Requests that have a key, and what is still written to the store when they are gone.
     background: TaskTracker,
     stopping: CancellationToken,
     runtime: tokio::runtime::Handle,
@@ -69,7 +72,8 @@ impl Keys {
         keys
     }
 
-    /// Returns when nothing is to be written any more. No request may run.
+    /// Returns when nothing is to be written any more. No connection may be left, and the engine must have ended: requests
+    /// that outlive their clients end with that.
     pub(crate) async fn settle(&self) {
         self.stopping.cancel();
         self.background.close();
@@ -94,8 +98,8 @@ pub(crate) async fn run_again_if_interrupted(
     answered.unwrap_or_else(ApiError::into_response)
 }
 
-/// For a route whose requests make something that stays: one that was interrupted by the end of its server is refused,
-/// since nobody knows how far it came.
+/// For a route whose requests make something that stays: one that was interrupted is refused, since nobody knows how far it
+/// came.
 pub(crate) async fn refuse_if_interrupted(
     Extension(state): Extension<Shared>,
     Extension(request_id): Extension<RequestId>,
@@ -129,7 +133,7 @@ async fn pass(
     let body = std::mem::replace(request.body_mut(), Body::empty());
     let (bytes, room) = extract::read(request.headers(), body, state).await.map_err(ApiError::closing)?;
     let (uri, hashed) = (request.uri().clone(), bytes.clone());
-    let claim = KeyClaim {
+    let asked = KeyClaim {
         tenant: DEFAULT_TENANT.to_owned(),
         key,
         route: format!("POST {}", request.uri().path()),
@@ -137,27 +141,36 @@ async fn pass(
         at_ms: now_ms(),
         rerun_interrupted,
     };
-    match state.keys.store.begin_key(&claim).await.map_err(|error| ApiError::from_store(&error))? {
-        Begun::New => {
-            let claim = Claim::new(state.keys.clone(), claim.tenant, claim.key);
+    match state.keys.take(asked).await? {
+        Taking::Taken(claim) => {
             request.extensions_mut().insert(ReadBody::new(bytes, room));
-            let response = next.run(request).await;
-            Ok(answer::keep(claim, response, state, &request_id).await)
+            Ok(run(state, request_id, request, next, claim).await)
         }
-        Begun::Done(kept) => answer::replay(kept, state).await,
-        Begun::Running => {
-            let detail = "the first request with this idempotency-key is still running";
-            Err(ApiError::new(ErrorCode::Conflict, detail).retryable(true))
-        }
-        Begun::Mismatch => {
-            let detail =
-                "this idempotency-key was used for another request: its path or its body is not the same";
-            Err(ApiError::new(ErrorCode::InvalidRequest, detail))
-        }
-        Begun::Interrupted => {
-            let detail = "the first request with this idempotency-key was interrupted by the end of its server; what \
-                          it did until then is not known. Look, and use another key";
-            Err(ApiError::new(ErrorCode::Conflict, detail))
-        }
+        Taking::Done(kept) => answer::replay(kept, state).await,
+    }
+}
+
+/// Runs a request that has its key: in a task, which ends when its client goes, unless the handler says that it goes on.
+async fn run(
+    state: &Shared,
+    request_id: RequestId,
+    mut request: Request,
+    next: Next,
+    claim: Claim,
+) -> Response {
+    let tie = Tie::new(claim.may_have_begun());
+    request.extensions_mut().insert(tie.clone());
+    let (keys, state) = (&state.keys, state.clone());
+    let running = async move {
+        let response = next.run(request).await;
+        answer::keep(claim, response, &state, &request_id).await
+    };
+    let running = keys.background.spawn_on(running.in_current_span(), &keys.runtime);
+    let _bound = tie.bind(running.abort_handle());
+    match running.await.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(response) => response,
+        // Handled where that of any other request is.
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(error)) => ApiError::internal(&error).into_response(),
     }
 }
