@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import random
 import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from faas_sdk import FaaSClient
+from faas_sdk import FaaSClient, Instance
 
 import leftovers
 import oci
 import postgres
 import raw
 from gateway import Gateway, program
+from succession import ONCE, nothing_is_left
 from test_lifecycle import wait_for_process
 
 UNIQUE = {"command": ["cat", "/proc/sys/kernel/random/uuid"]}
 """Prints something else each time it runs."""
+
+RUNS = "/runs"
+"""A file of an instance, to which each run of a command adds a line."""
 
 Start = Callable[..., Gateway]
 
@@ -54,6 +62,49 @@ def begin(database: list[str], data_dir: Path, start: Start) -> Start:
 
 def execute(gateway: Gateway, body: object, key: str, **headers: str) -> raw.RawAnswer:
     return raw.execute(gateway.url, body, **{"idempotency-key": key}, **headers)
+
+
+def run_in(gateway: Gateway, instance: Instance, body: object, key: str) -> raw.RawAnswer:
+    headers = raw.JSON | {"idempotency-key": key}
+    path = f"/api/v1/instances/{instance.id}/exec"
+    return raw.request(gateway.url, "POST", path, json.dumps(body).encode(), headers)
+
+
+def runs(instance: Instance) -> list[str]:
+    """What runs of commands have added so far."""
+    return instance.exec(f"cat {RUNS} 2>/dev/null || true").stdout.splitlines()
+
+
+def send(gateway: Gateway, path: str, body: object, key: str) -> socket.socket:
+    """A connection on which a request was sent whole, and nothing is read."""
+    parts = urlsplit(gateway.url)
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"idempotency-key: {key}\r\ncontent-length: {len(content)}\r\n\r\n"
+    )
+    connection = socket.create_connection((parts.hostname, parts.port))
+    connection.sendall(head.encode() + content)
+    return connection
+
+
+def has_noticed(gateway: Gateway) -> list[str]:
+    """Nothing, once the gateway knows that a client has gone."""
+    log = gateway.log.read_text(errors="replace")
+    return [] if "the client went away" in log else ["the client is not missed"]
+
+
+def when_answered(ask: Callable[[], raw.RawAnswer]) -> raw.RawAnswer:
+    """The answer that is another than that the first request is still running."""
+    answers: list[raw.RawAnswer] = []
+
+    def still_running() -> list[str]:
+        answers.append(ask())
+        is_running = answers[-1].status == 409 and answers[-1].json["retryable"]
+        return [str(answers[-1])] if is_running else []
+
+    assert leftovers.eventually(still_running) == []
+    return answers[-1]
 
 
 def is_replayed(answer: raw.RawAnswer) -> bool:
@@ -148,14 +199,7 @@ def test_of_eight_at_once_one_runs(begin):
 
 def test_a_client_that_goes_away_gives_its_key_back(begin, mark):
     gateway = begin()
-    parts = urlsplit(gateway.url)
-    body = json.dumps({"command": f"sleep {mark}", "timeout_ms": 600_000}).encode()
-    head = (
-        "POST /api/v1/execute HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        f"idempotency-key: k\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    with socket.create_connection((parts.hostname, parts.port)) as connection:
-        connection.sendall(head.encode() + body)
+    with send(gateway, "/api/v1/execute", {"command": f"sleep {mark}", "timeout_ms": 600_000}, "k"):
         wait_for_process(mark)
         raw.assert_problem(execute(gateway, UNIQUE, "k"), 422, "invalid_request")
     assert leftovers.eventually(lambda: leftovers.processes_with(mark)) == []
@@ -165,6 +209,117 @@ def test_a_client_that_goes_away_gives_its_key_back(begin, mark):
         return [] if answer.status == 200 else [str(answer)]
 
     assert leftovers.eventually(is_taken) == []
+
+
+@pytest.mark.modes("root")
+def test_clients_that_go_away_at_any_moment_leave_no_key_taken(begin):
+    gateway = begin()
+    body, chance = {"command": "true"}, random.Random(1)
+    keys = {f"gone-{number}": chance.uniform(0, 0.005) for number in range(200)}
+
+    def go_away(key: str) -> None:
+        with send(gateway, "/api/v1/execute", body, key):
+            time.sleep(keys[key])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(go_away, keys))
+    for key in keys:
+        answer = when_answered(lambda key=key: execute(gateway, body, key))
+        assert answer.status == 200, (key, answer)
+
+
+@pytest.mark.modes("root")
+def test_a_kept_command_whose_client_goes_away_is_run_once_and_answered_for(begin):
+    gateway = begin()
+    command = f"echo run >> {RUNS}; until [ -e /go ]; do sleep 0.05; done; cat /proc/sys/kernel/random/uuid"
+    body = {"command": command, "keep_running": True, "timeout_ms": 600_000}
+    with FaaSClient(gateway.url, retry=ONCE) as client:
+        instance = client.instances.create(image="host", runtime="native")
+        with send(gateway, f"/api/v1/instances/{instance.id}/exec", body, "k"):
+            assert leftovers.eventually(lambda: [] if runs(instance) else ["it does not run"]) == []
+        assert leftovers.eventually(lambda: has_noticed(gateway)) == []
+        for _ in range(5):
+            problem = raw.assert_problem(run_in(gateway, instance, body, "k"), 409, "conflict")
+            assert problem["retryable"], problem
+        raw.assert_problem(run_in(gateway, instance, {"command": "true"}, "k"), 422, "invalid_request")
+        assert instance.exec("touch /go").ok
+        first = when_answered(lambda: run_in(gateway, instance, body, "k"))
+        assert (first.status, first.json["exit_code"]) == (200, 0), first
+        assert is_replayed(first), first
+        assert run_in(gateway, instance, body, "k").body == first.body
+        assert runs(instance) == ["run"]
+        nothing_is_left(client)
+
+
+@pytest.mark.modes("root")
+def test_a_command_in_the_background_is_run_once_whenever_its_client_goes_away(begin):
+    gateway = begin()
+    chance, numbers = random.Random(2), [str(number) for number in range(40)]
+    with FaaSClient(gateway.url, retry=ONCE) as client:
+        instance = client.instances.create(image="host", runtime="native")
+        for number in numbers:
+            body = {"command": f"echo {number} >> {RUNS}", "background": True}
+            with send(gateway, f"/api/v1/instances/{instance.id}/exec", body, number):
+                time.sleep(chance.uniform(0, 0.03))
+            answer = when_answered(lambda body=body, number=number: run_in(gateway, instance, body, number))
+            assert answer.status == 202, (number, answer)
+            assert run_in(gateway, instance, body, number).body == answer.body
+        executions = list(instance.executions())
+        for execution in executions:
+            execution.wait()
+        assert sorted(runs(instance)) == sorted(numbers)
+        assert len(executions) == len(numbers)
+        nothing_is_left(client)
+
+
+@pytest.mark.modes("root")
+def test_a_kept_command_that_is_lost_is_not_run_again(begin, mark):
+    gateway = begin()
+    body = {"command": f"echo run >> {RUNS}; sleep {mark}", "keep_running": True, "timeout_ms": 600_000}
+    with FaaSClient(gateway.url, retry=ONCE) as client:
+        instance = client.instances.create(image="host", runtime="native")
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(run_in, gateway, instance, body, "k")
+            wait_for_process(mark)
+            instance.stop(grace_ms=0)
+            raw.assert_problem(running.result(), 502, "sandbox_lost")
+        instance.start()
+        problem = raw.assert_problem(run_in(gateway, instance, body, "k"), 409, "conflict")
+        assert not problem["retryable"], problem
+        assert "interrupted" in problem["detail"], problem
+        assert runs(instance) == ["run"]
+        nothing_is_left(client)
+
+
+@pytest.mark.modes("root")
+@pytest.mark.parametrize("client_waits", [True, False], ids=["waited for", "left"])
+def test_what_a_server_left_running_is_not_run_again(begin, data_dir, mark, client_waits):
+    gateway = begin(data_dir, "--drain-timeout-ms", "100")
+    body = {"command": f"echo run >> {RUNS}; sleep {mark}", "keep_running": True, "timeout_ms": 600_000}
+    with FaaSClient(gateway.url, retry=ONCE) as client:
+        instance_id = client.instances.create(image="host", runtime="native").id
+    with send(gateway, f"/api/v1/instances/{instance_id}/exec", body, "k") as connection:
+        wait_for_process(mark)
+        if not client_waits:
+            connection.close()
+            assert leftovers.eventually(lambda: has_noticed(gateway)) == []
+        assert gateway.stop() == 0, gateway.log_text()
+        if client_waits:
+            answer = http.client.HTTPResponse(connection)
+            # What goes out at the end has little time to.
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                answer.begin()
+                assert answer.status == 503
+    gateway.remove()
+    gateway = begin(data_dir)
+    with FaaSClient(gateway.url, retry=ONCE) as client:
+        instance = client.instances.get(instance_id)
+        problem = raw.assert_problem(run_in(gateway, instance, body, "k"), 409, "conflict")
+        assert not problem["retryable"], problem
+        assert "interrupted" in problem["detail"], problem
+        assert runs(instance) == ["run"]
+        assert leftovers.processes_with(mark), "it goes on"
+        nothing_is_left(client)
 
 
 @pytest.mark.modes("root")
