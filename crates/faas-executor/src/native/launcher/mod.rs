@@ -398,6 +398,7 @@ pub(in crate::native) mod tests {
             kept: Kept::default(),
             uncleared: None,
         };
+        #[expect(clippy::zombie_processes, reason = "the launcher waits for it")]
         let mut child = Command::new("sleep").arg("100").spawn().unwrap();
         launcher.end().unwrap();
         if !is_child(child.id()) {
