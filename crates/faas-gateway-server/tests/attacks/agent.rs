@@ -190,8 +190,8 @@ pub(crate) fn a_forged_answer_is_believed_of_the_forger_alone(standing: Standing
         ("false-error", End::Code("internal")),
         ("control-characters", End::Code("invalid_request")),
         ("too-much-output", End::Lost),
-        ("many-pongs", End::Undisturbed),
-        ("many-unknown-frames", End::Undisturbed),
+        ("many-pongs", End::Lost),
+        ("many-unknown-frames", End::Lost),
         ("many-empty-frames", End::Undisturbed),
         ("silence", End::LostInSilence),
     ];
