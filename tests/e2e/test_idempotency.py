@@ -214,7 +214,7 @@ def test_a_client_that_goes_away_gives_its_key_back(begin, mark):
 @pytest.mark.modes("root")
 def test_clients_that_go_away_at_any_moment_leave_no_key_taken(begin):
     gateway = begin()
-    body, chance = {"command": "true"}, random.Random(1)
+    body, chance = {"command": "true"}, random.Random(1)  # noqa: S311 - repeatable
     keys = {f"gone-{number}": chance.uniform(0, 0.005) for number in range(200)}
 
     def go_away(key: str) -> None:
@@ -254,7 +254,7 @@ def test_a_kept_command_whose_client_goes_away_is_run_once_and_answered_for(begi
 @pytest.mark.modes("root")
 def test_a_command_in_the_background_is_run_once_whenever_its_client_goes_away(begin):
     gateway = begin()
-    chance, numbers = random.Random(2), [str(number) for number in range(40)]
+    chance, numbers = random.Random(2), [str(number) for number in range(40)]  # noqa: S311 - repeatable
     with FaaSClient(gateway.url, retry=ONCE) as client:
         instance = client.instances.create(image="host", runtime="native")
         for number in numbers:
