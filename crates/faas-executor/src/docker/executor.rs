@@ -19,6 +19,7 @@ use super::client::{CallError, QUICK, SLOW, unavailable};
 use super::config::DockerConfig;
 use super::counters::Counters;
 use super::facts::Facts;
+use super::freeze::freeze;
 use super::lease::Lease;
 use super::limits::{self, LimitError};
 use super::make::{Make, rename};
@@ -372,11 +373,10 @@ impl SandboxExecutor for DockerExecutor {
 
     async fn pause(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {
         let (handle, live) = (handle(sandbox)?, self.engine().await?);
-        let paused = live.client.docker.pause_container(&handle.container);
-        match live.client.call("pause a container", SLOW, paused).await {
-            Err(error) if error.says("already paused") => Ok(()),
-            other => other.map_err(|error| self.failed(error)),
-        }
+        let pause = || {
+            live.client.call("pause a container", SLOW, live.client.docker.pause_container(&handle.container))
+        };
+        freeze(pause, |error| self.failed(error)).await
     }
 
     async fn resume(&self, sandbox: &SandboxHandle) -> Result<(), SandboxError> {

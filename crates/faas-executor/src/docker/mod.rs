@@ -22,6 +22,7 @@ mod destroy;
 mod ended;
 mod executor;
 mod facts;
+mod freeze;
 mod halt;
 mod image;
 mod labels;
