@@ -24,7 +24,7 @@ command='cd /faas &&
   export PYTHONPATH=/faas/site-packages:/faas/sdk/python FAAS_GATEWAY_BIN=/faas/faas-gateway-server PYTHONDONTWRITEBYTECODE=1 &&
   export FAAS_FAIL_ON_SKIP=1 E2E_MODES=root &&
   grep -q memory /sys/fs/cgroup/cgroup.controllers &&
-  tests="python3 -m pytest -q -ra --color=no -p no:cacheprovider --durations=20 --ignore-glob=*/test_docker*.py tests/e2e" &&
+  tests="python3 -m pytest -q -ra --color=no -p no:cacheprovider -o faulthandler_timeout=900 --durations=20 --ignore-glob=*/test_docker*.py tests/e2e" &&
   code=0 &&
   { $tests -n 3 --dist loadgroup --no-loadscope-reorder \
       -k "not typescript and not postgresql and not docker" -m "not alone" || code=1; } &&

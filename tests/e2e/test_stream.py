@@ -46,9 +46,14 @@ def gather(events):
     return said["stdout"], said["stderr"], end
 
 
-def wait_for_process(mark):
-    missing = leftovers.eventually(lambda: [] if leftovers.processes_with(mark) else [f"no process with {mark}"])
-    assert missing == []
+def wait_for_process(command):
+    """Returns when a process runs of which this is all of the command line: the shell's has more."""
+
+    def missing():
+        lines = [line.partition(": ")[2] for line in leftovers.processes_with(command)]
+        return [] if command in lines else [f"no {command}"]
+
+    assert leftovers.eventually(missing) == []
 
 
 def test_output_comes_while_the_command_runs_and_closing_the_stream_ends_it(client, mark):
