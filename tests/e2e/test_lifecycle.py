@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -33,6 +34,20 @@ def wait_for_process(mark: str) -> None:
     """Returns when a process with the mark runs."""
     missing = leftovers.eventually(lambda: [] if leftovers.processes_with(mark) else [f"no process with {mark}"])
     assert missing == []
+
+
+@pytest.mark.modes("root")
+def test_as_many_descriptors_may_be_open_as_the_hard_limit_says(start):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        running = start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    with FaaSClient(running.url) as client:
+        # What runs in a sandbox has its own.
+        assert client.execute("ulimit -Sn").stdout == "1024\n"
 
 
 def test_thirty_two_at_once_keep_their_own_output(gateway):

@@ -67,6 +67,8 @@ impl RunError {
 pub fn run(config: Config) -> ExitCode {
     let ended = crate::logging::start(config.log_format, &config.log_filter).map_err(RunError::Log);
     let ended = ended.and_then(|()| {
+        #[cfg(target_os = "linux")]
+        raise_open_files();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(io("async runtime"))?;
         runtime.block_on(serve(config))
@@ -77,6 +79,22 @@ pub fn run(config: Config) -> ExitCode {
             eprintln!("faas-gateway-server: {error}");
             error.exit_code()
         }
+    }
+}
+
+/// Lets this process have as many descriptors open as its hard limit says: a connection takes one, a stream of output two.
+/// The soft limit is low, as a rule, for the sake of programs that use select(2) (getrlimit(2), `RLIMIT_NOFILE`).
+#[cfg(target_os = "linux")]
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => tracing::debug!(?current, ?maximum, "more descriptors may be open"),
+        Err(error) => tracing::warn!(%error, ?current, "no more descriptors may be open than that"),
     }
 }
 
