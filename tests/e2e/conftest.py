@@ -12,6 +12,7 @@ What counts on the machine as a whole is marked `alone`, and run when nothing el
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,6 +29,15 @@ import registry as registries
 from gateway import REPOSITORY, Gateway
 from succession import ONCE, Succession, nothing_is_left
 from users import User, delegate, has_controllers, make_user
+
+
+@pytest.fixture
+def many_descriptors():
+    """This process may have a few thousand open while the test runs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -323,7 +323,7 @@ def follow_raw(url: str, query: str = "") -> socket.socket:
 
 
 @pytest.mark.modes("root")
-def test_a_thousand_follow_at_once_each_in_little_memory(start):
+def test_a_thousand_follow_at_once_each_in_little_memory(start, many_descriptors):
     running = start()
     streams: list[socket.socket] = []
     with contextlib.ExitStack() as closing, FaaSClient(running.url) as client:
