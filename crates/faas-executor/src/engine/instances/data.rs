@@ -203,6 +203,15 @@ impl InstanceInfo {
         }
     }
 
+    /// The same as it is to be written: when it was paused is known of one that is, and of no other.
+    pub(super) fn with_time_of_pause(self) -> Self {
+        let paused_at_ms = match self.state {
+            InstanceState::Paused => self.paused_at_ms.or_else(|| Some(now_ms())),
+            _ => None,
+        };
+        Self { paused_at_ms, ..self }
+    }
+
     /// The event that goes with its state.
     pub(crate) fn event(&self) -> NewEvent {
         NewEvent {
@@ -289,5 +298,80 @@ impl InstanceInfo {
             record: row.record.map(SandboxRecord),
             revision: row.revision,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use faas_types::{InstanceId, Network, Runtime, TenantId};
+
+    use super::{CommandDefaults, InstanceInfo, OnTimeout, Times, now_ms};
+    use crate::sandbox::Limits;
+    use crate::state::InstanceState;
+
+    fn instance(state: InstanceState) -> InstanceInfo {
+        InstanceInfo {
+            id: InstanceId("ins-1".to_owned()),
+            tenant: TenantId("default".to_owned()),
+            name: None,
+            image: "host".to_owned(),
+            image_id: None,
+            runtime: Runtime::Native,
+            state,
+            reason: None,
+            created_at_ms: 1,
+            ttl_ends_at_ms: None,
+            last_active_at_ms: 1,
+            paused_at_ms: None,
+            born: true,
+            defaults: CommandDefaults::default(),
+            limits: Limits { memory_bytes: 1, cpu_millicores: 1, pids: 1, disk_bytes: None },
+            network: Network::None,
+            times: Times::default(),
+            main: None,
+            main_run: None,
+            labels: std::collections::BTreeMap::new(),
+            parent_id: None,
+            snapshot_id: None,
+            record: None,
+            revision: 1,
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_pause_is_that_of_this_one() {
+        let before = now_ms();
+        let paused = instance(InstanceState::Paused).with_time_of_pause();
+        let at = paused.paused_at_ms.unwrap();
+        assert!(at >= before);
+        // It stays over other changes, and in the row.
+        let later = InstanceInfo { reason: Some("x".to_owned()), paused_at_ms: Some(at - 1), ..paused };
+        let again = InstanceInfo::from_row(later.with_time_of_pause().to_row().unwrap()).unwrap();
+        assert_eq!(again.paused_at_ms, Some(at - 1));
+        for state in InstanceState::ALL.into_iter().filter(|state| *state != InstanceState::Paused) {
+            let other = InstanceInfo { state, ..again.clone() }.with_time_of_pause();
+            assert_eq!(other.paused_at_ms, None, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_whose_end_would_pause_it_ends_only_for_one_that_runs() {
+        use InstanceState::{Failed, Paused, Running, Stopped};
+        for (state, on_timeout, ends) in [
+            (Running, OnTimeout::Pause, Some(5)),
+            (Paused, OnTimeout::Pause, None),
+            (Stopped, OnTimeout::Pause, None),
+            (Failed, OnTimeout::Pause, None),
+            (Running, OnTimeout::Delete, Some(5)),
+            (Paused, OnTimeout::Delete, Some(5)),
+            (Stopped, OnTimeout::Delete, Some(5)),
+            (Failed, OnTimeout::Delete, Some(5)),
+        ] {
+            let times = Times { ttl_ms: Some(4), on_timeout, ..Times::default() };
+            let one = InstanceInfo { times, ttl_ends_at_ms: Some(5), ..instance(state) };
+            assert_eq!(one.expires_at_ms(), ends, "{state:?} {on_timeout:?}");
+            let renewed = one.renewed_ttl().unwrap();
+            assert!(renewed > 5, "it was over");
+        }
     }
 }

@@ -8,7 +8,7 @@ use faas_guest_protocol::Program;
 use faas_types::{InstanceId, TenantId};
 
 use super::create::deleted_meanwhile;
-use super::data::{InstanceInfo, now_ms};
+use super::data::InstanceInfo;
 use super::live::Live;
 use super::{Instances, allowed};
 use crate::engine::execute::{self, Call};
@@ -149,9 +149,7 @@ impl Instances {
             }
         }
         live.frozen.send_modify(|frozen| frozen.since = Some(Instant::now()));
-        let (state, paused_at_ms) = (InstanceState::Paused, Some(now_ms()));
-        let paused = InstanceInfo { state, reason, paused_at_ms, ..live.info() };
-        if let Err(error) = self.write(live, paused).await {
+        if let Err(error) = self.become_state(live, InstanceState::Paused, reason).await {
             // It stays what the store says.
             self.thaw(live).await?;
             return Err(error);
@@ -187,8 +185,7 @@ impl Instances {
         self.thaw(live).await?;
         let info = live.info();
         let (state, ttl_ends_at_ms) = (InstanceState::Running, info.renewed_ttl());
-        self.write(live, InstanceInfo { state, reason: None, ttl_ends_at_ms, paused_at_ms: None, ..info })
-            .await
+        self.write(live, InstanceInfo { state, reason: None, ttl_ends_at_ms, ..info }).await
     }
 
     /// Gives an instance that runs other limits.

@@ -204,7 +204,8 @@ impl Instances {
     /// Writes an instance in its new state. Only for who has its turn.
     async fn write(&self, live: &Live, info: InstanceInfo) -> Result<(), EngineError> {
         let before = live.info();
-        let mut info = InstanceInfo { last_active_at_ms: before.last_active_at_ms, ..info };
+        let info = InstanceInfo { last_active_at_ms: before.last_active_at_ms, ..info };
+        let mut info = info.with_time_of_pause();
         let event = (before.state != info.state).then(|| info.event());
         let mut row = info.to_row()?;
         info.revision = match self.inner.store.update_instance(&row, event.as_ref()).await {

@@ -158,8 +158,7 @@ impl Instances {
         if state == info.state {
             return Ok(());
         }
-        let paused_at_ms = (state == InstanceState::Paused).then(now_ms);
-        self.write(live, InstanceInfo { state, reason: None, paused_at_ms, ..info }).await
+        self.become_state(live, state, None).await
     }
 
     /// Takes hold of the image that an instance was made from.
