@@ -102,28 +102,31 @@ pub(super) async fn finish(
 }
 
 pub(super) async fn forget(store: &Backend, tenant: &str, key: &str) -> Result<bool, StoreError> {
-    let forgotten = sqlx::query(
-        "DELETE FROM idempotency_keys WHERE tenant = $1 AND key = $2 AND state = 'running' AND owner = $3",
-    )
-    .bind(text(tenant)?)
-    .bind(text(key)?)
-    .bind(&store.boot)
-    .execute(&store.write)
-    .await?;
-    Ok(forgotten.rows_affected() == 1)
+    const FORGET: &str =
+        "DELETE FROM idempotency_keys WHERE tenant = $1 AND key = $2 AND state = 'running' AND owner = $3";
+    leave(store, FORGET, tenant, key).await
 }
 
 pub(super) async fn interrupt(store: &Backend, tenant: &str, key: &str) -> Result<bool, StoreError> {
-    let interrupted = sqlx::query(
-        "UPDATE idempotency_keys SET state = 'interrupted' \
-         WHERE tenant = $1 AND key = $2 AND state = 'running' AND owner = $3",
-    )
-    .bind(text(tenant)?)
-    .bind(text(key)?)
-    .bind(&store.boot)
-    .execute(&store.write)
-    .await?;
-    Ok(interrupted.rows_affected() == 1)
+    const INTERRUPT: &str = "UPDATE idempotency_keys SET state = 'interrupted' \
+         WHERE tenant = $1 AND key = $2 AND state = 'running' AND owner = $3";
+    leave(store, INTERRUPT, tenant, key).await
+}
+
+/// Takes a key of this process out of `running`, without an answer; whether it was there.
+async fn leave(
+    store: &Backend,
+    statement: &'static str,
+    tenant: &str,
+    key: &str,
+) -> Result<bool, StoreError> {
+    let left = sqlx::query(statement)
+        .bind(text(tenant)?)
+        .bind(text(key)?)
+        .bind(&store.boot)
+        .execute(&store.write)
+        .await?;
+    Ok(left.rows_affected() == 1)
 }
 
 pub(super) async fn prune(store: &Backend, before_ms: i64) -> Result<u64, StoreError> {
