@@ -7,6 +7,7 @@ use faas_types::{ExecutionId, InstanceId, TenantId, TerminalSize};
 
 use super::super::Instances;
 use super::super::data::signed;
+use super::super::live::Live;
 use super::Running;
 use super::data::ExecutionInfo;
 use super::start::ANSWERED_WITHIN;
@@ -33,6 +34,14 @@ pub struct ExecutionPage {
     pub executions: Vec<ExecutionView>,
     /// Where the next page begins, where there is one.
     pub next: Option<Position>,
+}
+
+/// A running lasting execution, its instance, and a connection to the agent there.
+struct Reached {
+    running: Arc<Running>,
+    live: Arc<Live>,
+    wire: LastingId,
+    client: AgentClient,
 }
 
 fn missing(id: &ExecutionId) -> EngineError {
@@ -135,7 +144,7 @@ impl Instances {
         bytes: &[u8],
         eof: bool,
     ) -> Result<(), EngineError> {
-        let (running, wire, client) = self.reach(tenant, id).await?;
+        let Reached { running, wire, client, .. } = self.reach(tenant, id).await?;
         let conflict = |reason: &str| EngineError::Conflict { reason: reason.to_owned() };
         if !running.info.stdin_open {
             return Err(conflict("its standard input is not open: stdin_open was not asked for"));
@@ -155,8 +164,8 @@ impl Instances {
     /// # Errors
     /// [`EngineError::Conflict`] where it has ended.
     pub async fn signal(&self, tenant: &TenantId, id: &ExecutionId, signal: i32) -> Result<(), EngineError> {
-        let (running, wire, client) = self.reach(tenant, id).await?;
-        self.answered(&running, client.signal(wire, signal)).await
+        let Reached { live, wire, client, .. } = self.reach(tenant, id).await?;
+        self.answered(&live, client.signal(wire, signal)).await
     }
 
     /// Changes the size of its terminal.
@@ -169,8 +178,8 @@ impl Instances {
         id: &ExecutionId,
         size: TerminalSize,
     ) -> Result<(), EngineError> {
-        let (running, wire, client) = self.reach(tenant, id).await?;
-        self.answered(&running, client.resize(wire, TtySize { rows: size.rows, cols: size.cols })).await
+        let Reached { live, wire, client, .. } = self.reach(tenant, id).await?;
+        self.answered(&live, client.resize(wire, TtySize { rows: size.rows, cols: size.cols })).await
     }
 
     /// Kills everything that it started and returns when it has ended; one that has ended stays as it is.
@@ -188,7 +197,7 @@ impl Instances {
             return self.seen_to_end(&running).await;
         }
         match self.reach(tenant, id).await {
-            Ok((running, wire, client)) => match self.answered(&running, client.cancel(wire)).await {
+            Ok(Reached { live, wire, client, .. }) => match self.answered(&live, client.cancel(wire)).await {
                 // It has ended meanwhile.
                 Ok(()) | Err(EngineError::Conflict { .. }) => {}
                 Err(error) => return Err(error),
@@ -224,19 +233,14 @@ impl Instances {
     /// What its agent answers, which must be soon.
     async fn answered(
         &self,
-        running: &Running,
+        live: &Live,
         asked: impl Future<Output = Result<(), GuestError>>,
     ) -> Result<(), EngineError> {
-        let live = self.live(&running.info.tenant, &running.info.instance)?;
-        self.in_time(&live, ANSWERED_WITHIN, asked).await.map_err(from_guest)
+        self.in_time(live, ANSWERED_WITHIN, asked).await.map_err(from_guest)
     }
 
     /// A running lasting execution and a connection to its agent. Its instance is awake.
-    async fn reach(
-        &self,
-        tenant: &TenantId,
-        id: &ExecutionId,
-    ) -> Result<(Arc<Running>, LastingId, AgentClient), EngineError> {
+    async fn reach(&self, tenant: &TenantId, id: &ExecutionId) -> Result<Reached, EngineError> {
         let running = self.inner.executions.get(id).filter(|one| one.info.tenant == *tenant);
         let Some(running) = running else {
             self.execution(tenant, id).await?;
@@ -247,6 +251,6 @@ impl Instances {
         let _in_use = live.use_it();
         self.wake(&live).await?;
         let (client, _count) = self.client(&live).await?;
-        Ok((running, wire, client))
+        Ok(Reached { running, live, wire, client })
     }
 }
