@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,20 +19,12 @@ use super::lasting::files::Files;
 use super::lasting::record;
 use super::lasting::registry::Registry;
 use super::lasting::{LastingPart, NO_LASTING_LIMIT, Prepared, ended, kill_and_wait};
-use super::launcher::message::{
-    ImageOrder, LastingOrder, LauncherSetup, MAX_PATH_BYTES, SandboxOrder, SlotReply,
-};
+use super::launcher::message::{ImageOrder, LastingOrder, MAX_PATH_BYTES, SandboxOrder, SlotReply};
 use super::launcher::{self, Failure};
-use super::launcher_process::{LauncherConfig, others_have_cleared};
-use super::layout::{self, IdMode};
+use super::layout::IdMode;
 use super::settle::settle;
 use super::slots::{Slot, SlotError, Slots};
-use super::start::{at, cgroups, numbers, remove_roots, sweep, take_over};
-use super::subordinate::Subordinate;
 use super::watchdog::{Watchdog, Watched};
-use crate::agent_binary;
-use crate::data_dir::DataDir;
-use crate::error::StartError;
 use crate::guest::{AgentStream, connect};
 use crate::images::{ImageConfig, ImageLease};
 use crate::sandbox::{
@@ -113,7 +105,7 @@ pub struct NativeExecutor {
     /// Without them there is a reason why.
     pub(super) cgroups: Result<Arc<CgroupHost>, String>,
     /// What a sandbox has for ids.
-    ids: IdSupport,
+    pub(super) ids: IdSupport,
     pub(super) disks: DiskSupport,
     pub(super) watchdog: Watchdog,
     /// The files of lasting sandboxes, and what is known of these.
@@ -125,7 +117,7 @@ pub struct NativeExecutor {
 
 /// Which ids sandboxes have, for capabilities.
 #[derive(Debug)]
-enum IdSupport {
+pub(super) enum IdSupport {
     OwnRanges,
     Range(u32),
     /// One alone, for this reason.
@@ -141,124 +133,7 @@ pub(super) enum DiskSupport {
     None(String),
 }
 
-/// What an executor is started with.
-#[derive(Clone, Debug)]
-pub struct NativeConfig {
-    /// The program that is the launcher, and the unpack process, when it is started with that one argument.
-    pub launcher_exe: PathBuf,
-    /// How many slots stand ready when nothing happens.
-    pub spare_slots: usize,
-    /// The directory that holds the root file systems of images, one below it each.
-    pub images_dir: Option<PathBuf>,
-    /// Lasting sandboxes of an earlier server, which are to be left alone.
-    pub lasting: Vec<(SandboxId, Option<SandboxRecord>)>,
-}
-
-/// Why there is no native runtime.
-#[derive(Debug, thiserror::Error)]
-pub enum NativeStartError {
-    /// This host or user cannot have it; the text is for capabilities.
-    #[error("{0}")]
-    Unavailable(String),
-    /// It should work and does not.
-    #[error(transparent)]
-    Start(#[from] StartError),
-}
-
 impl NativeExecutor {
-    /// Clears up after an earlier gateway of this data directory, and starts the launcher. Must be called within a Tokio
-    /// runtime.
-    ///
-    /// # Errors
-    /// [`NativeStartError`].
-    pub async fn start(data_dir: &DataDir, config: NativeConfig) -> Result<Self, NativeStartError> {
-        let root = rustix::process::geteuid().is_root();
-        let native = data_dir.private("native")?;
-        let mark = layout::mark(data_dir.gateway_id().as_str());
-        let launchers = native.join("launchers");
-        if !others_have_cleared(&launchers).await.map_err(at(&launchers))? {
-            let reason = "the launcher of an earlier server has not cleared up after it yet";
-            return Err(NativeStartError::Unavailable(reason.to_owned()));
-        }
-        let boot_id = record::boot_id().map_err(at(Path::new("/proc/sys/kernel/random/boot_id")))?;
-        let plan = cgroups(root, &mark, &native.join("cgroup"))?;
-        let subordinate = (!root).then(|| {
-            let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-            (uid, gid, Subordinate::find(uid, gid))
-        });
-        let ids = match &subordinate {
-            None => IdMode::OwnRanges,
-            Some((uid, gid, further)) => {
-                let further = further.as_ref().map_or(0, |range| range.count);
-                IdMode::OfUser { uid: *uid, gid: *gid, further }
-            }
-        };
-        let files = Arc::new(Files::open(data_dir, config.launcher_exe.clone(), root)?);
-        let setup = LauncherSetup {
-            mount_point: data_dir.private("native/mnt")?,
-            agent_dir: agent_binary::install(&native)?,
-            images_dir: config.images_dir,
-            files_dir: (!files.on_disks()).then(|| files.dir().to_owned()),
-            ids,
-            cgroups: plan.as_ref().ok().map(|(plan, _)| plan.clone()),
-        };
-        let (support, subordinate) = match subordinate {
-            None => (IdSupport::OwnRanges, None),
-            Some((_, _, Ok(range))) => (IdSupport::Range(range.count), Some(range)),
-            Some((_, _, Err(reason))) => (IdSupport::One(reason), None),
-        };
-        let launcher = LauncherConfig { exe: config.launcher_exe, setup, subordinate, lock: launchers };
-        let cgroups = plan.map(|(_, host)| host);
-        let mut reserved = numbers(ids, &mark)?;
-        let (lasting, records) = take_over(config.lasting, &boot_id, &mut reserved)?;
-        let kept = reserved.kept().clone();
-        if let Ok(cgroups) = &cgroups {
-            // One alone that cannot be cleared is no reason to have none at all.
-            let stuck = sweep(Arc::clone(cgroups), kept.clone()).await?;
-            stuck.into_iter().for_each(|slot| reserved.leave_out(slot));
-        }
-        let started =
-            Slots::start(launcher, cgroups.as_ref().ok().cloned(), config.spare_slots, reserved).await;
-        let slots = match started {
-            Ok(slots) => slots,
-            Err(error) => {
-                cgroups.iter().filter(|_| kept.is_empty()).for_each(|cgroups| remove_roots(cgroups));
-                return Err(NativeStartError::Unavailable(error.to_string()));
-            }
-        };
-        let disks = match root {
-            false => DiskSupport::Memory,
-            true => match Disks::probe(native.join("disks")) {
-                Ok(disks) => DiskSupport::Loop(disks),
-                Err(reason) => DiskSupport::None(reason),
-            },
-        };
-        let watchdog = Watchdog::new(cgroups.as_ref().ok().cloned());
-        tokio::spawn(watchdog.clone().run());
-        let this = Self { slots, cgroups, ids: support, disks, watchdog, files, lasting, boot_id };
-        for (id, record) in records {
-            this.promise_again(&id, &record).await;
-        }
-        Ok(this)
-    }
-
-    /// Ends the launcher and all slots, and removes what the gateway has on the host, but for lasting sandboxes that
-    /// are kept.
-    pub async fn stop(&self) {
-        self.slots.stop().await;
-        // A launcher that died left its slots' cgroups.
-        if let Ok(cgroups) = &self.cgroups {
-            let kept = self.slots.kept();
-            let none_kept = kept.is_empty();
-            if let Err(error) = sweep(Arc::clone(cgroups), kept).await {
-                tracing::error!(%error, "cgroups could not be cleared");
-            }
-            if none_kept {
-                remove_roots(cgroups);
-            }
-        }
-    }
-
     pub(super) fn refuse(operation: &str, reason: impl Into<String>) -> SandboxError {
         Unsupported { runtime: Runtime::Native, operation: operation.to_owned(), reason: reason.into() }
             .into()

@@ -23,4 +23,5 @@ pub(crate) mod subordinate;
 pub(crate) mod sys;
 mod watchdog;
 
-pub use executor::{NativeConfig, NativeExecutor, NativeHandle, NativeStartError};
+pub use executor::{NativeExecutor, NativeHandle};
+pub use start::{NativeConfig, NativeStartError};

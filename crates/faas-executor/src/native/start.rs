@@ -1,4 +1,5 @@
-//! What a start of the backend finds on the host: cgroups, ids, and what an earlier gateway of the data directory left.
+//! The start and the end of the backend, and what a start finds on the host: cgroups, ids, and what an earlier gateway of
+//! the data directory left.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -10,23 +11,149 @@ use std::sync::Arc;
 use faas_types::SandboxId;
 
 use super::cgroup::{CgroupHost, CgroupPlan};
-use super::executor::NativeStartError;
+use super::disk::Disks;
+use super::executor::{DiskSupport, IdSupport, NativeExecutor};
 use super::id_blocks::{self, IdBlocks};
-use super::lasting::record::Record;
+use super::lasting::files::Files;
+use super::lasting::record::{self, Record};
 use super::lasting::registry::{Registry, Waiting};
+use super::launcher::message::LauncherSetup;
+use super::launcher_process::{LauncherConfig, others_have_cleared};
 use super::layout::{self, IdMode};
-use super::slots::Reserved;
-use crate::data_dir::write_whole;
+use super::slots::{Reserved, Slots};
+use super::subordinate::Subordinate;
+use super::watchdog::Watchdog;
+use crate::agent_binary;
+use crate::data_dir::{DataDir, write_whole};
 use crate::error::StartError;
 use crate::sandbox::SandboxRecord;
 
-pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> StartError + '_ {
+/// What an executor is started with.
+#[derive(Clone, Debug)]
+pub struct NativeConfig {
+    /// The program that is the launcher, and the unpack process, when it is started with that one argument.
+    pub launcher_exe: PathBuf,
+    /// How many slots stand ready when nothing happens.
+    pub spare_slots: usize,
+    /// The directory that holds the root file systems of images, one below it each.
+    pub images_dir: Option<PathBuf>,
+    /// Lasting sandboxes of an earlier server, which are to be left alone.
+    pub lasting: Vec<(SandboxId, Option<SandboxRecord>)>,
+}
+
+/// Why there is no native runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum NativeStartError {
+    /// This host or user cannot have it; the text is for capabilities.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It should work and does not.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl NativeExecutor {
+    /// Clears up after an earlier gateway of this data directory, and starts the launcher. Must be called within a Tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// [`NativeStartError`].
+    pub async fn start(data_dir: &DataDir, config: NativeConfig) -> Result<Self, NativeStartError> {
+        let root = rustix::process::geteuid().is_root();
+        let native = data_dir.private("native")?;
+        let mark = layout::mark(data_dir.gateway_id().as_str());
+        let launchers = native.join("launchers");
+        if !others_have_cleared(&launchers).await.map_err(at(&launchers))? {
+            let reason = "the launcher of an earlier server has not cleared up after it yet";
+            return Err(NativeStartError::Unavailable(reason.to_owned()));
+        }
+        let boot_id = record::boot_id().map_err(at(Path::new("/proc/sys/kernel/random/boot_id")))?;
+        let plan = cgroups(root, &mark, &native.join("cgroup"))?;
+        let subordinate = (!root).then(|| {
+            let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            (uid, gid, Subordinate::find(uid, gid))
+        });
+        let ids = match &subordinate {
+            None => IdMode::OwnRanges,
+            Some((uid, gid, further)) => {
+                let further = further.as_ref().map_or(0, |range| range.count);
+                IdMode::OfUser { uid: *uid, gid: *gid, further }
+            }
+        };
+        let files = Arc::new(Files::open(data_dir, config.launcher_exe.clone(), root)?);
+        let setup = LauncherSetup {
+            mount_point: data_dir.private("native/mnt")?,
+            agent_dir: agent_binary::install(&native)?,
+            images_dir: config.images_dir,
+            files_dir: (!files.on_disks()).then(|| files.dir().to_owned()),
+            ids,
+            cgroups: plan.as_ref().ok().map(|(plan, _)| plan.clone()),
+        };
+        let (support, subordinate) = match subordinate {
+            None => (IdSupport::OwnRanges, None),
+            Some((_, _, Ok(range))) => (IdSupport::Range(range.count), Some(range)),
+            Some((_, _, Err(reason))) => (IdSupport::One(reason), None),
+        };
+        let launcher = LauncherConfig { exe: config.launcher_exe, setup, subordinate, lock: launchers };
+        let cgroups = plan.map(|(_, host)| host);
+        let mut reserved = numbers(ids, &mark)?;
+        let (lasting, records) = take_over(config.lasting, &boot_id, &mut reserved)?;
+        let kept = reserved.kept().clone();
+        if let Ok(cgroups) = &cgroups {
+            // One alone that cannot be cleared is no reason to have none at all.
+            let stuck = sweep(Arc::clone(cgroups), kept.clone()).await?;
+            stuck.into_iter().for_each(|slot| reserved.leave_out(slot));
+        }
+        let started =
+            Slots::start(launcher, cgroups.as_ref().ok().cloned(), config.spare_slots, reserved).await;
+        let slots = match started {
+            Ok(slots) => slots,
+            Err(error) => {
+                cgroups.iter().filter(|_| kept.is_empty()).for_each(|cgroups| remove_roots(cgroups));
+                return Err(NativeStartError::Unavailable(error.to_string()));
+            }
+        };
+        let disks = match root {
+            false => DiskSupport::Memory,
+            true => match Disks::probe(native.join("disks")) {
+                Ok(disks) => DiskSupport::Loop(disks),
+                Err(reason) => DiskSupport::None(reason),
+            },
+        };
+        let watchdog = Watchdog::new(cgroups.as_ref().ok().cloned());
+        tokio::spawn(watchdog.clone().run());
+        let this = Self { slots, cgroups, ids: support, disks, watchdog, files, lasting, boot_id };
+        for (id, record) in records {
+            this.promise_again(&id, &record).await;
+        }
+        Ok(this)
+    }
+
+    /// Ends the launcher and all slots, and removes what the gateway has on the host, but for lasting sandboxes that
+    /// are kept.
+    pub async fn stop(&self) {
+        self.slots.stop().await;
+        // A launcher that died left its slots' cgroups.
+        if let Ok(cgroups) = &self.cgroups {
+            let kept = self.slots.kept();
+            let none_kept = kept.is_empty();
+            if let Err(error) = sweep(Arc::clone(cgroups), kept).await {
+                tracing::error!(%error, "cgroups could not be cleared");
+            }
+            if none_kept {
+                remove_roots(cgroups);
+            }
+        }
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> StartError + '_ {
     move |source| StartError::Io { path: path.to_owned(), source }
 }
 
 /// The gateway's cgroups, or why there are none. Root has no excuse. `remembered` is the file that has the path of the
 /// cgroup that an earlier gateway of the data directory had taken over.
-pub(super) fn cgroups(
+fn cgroups(
     root: bool,
     mark: &str,
     remembered: &Path,
@@ -86,7 +213,7 @@ fn reserved_ids() -> Result<Vec<(u64, u64)>, StartError> {
 }
 
 /// The numbers that slots of this gateway can have.
-pub(super) fn numbers(ids: IdMode, mark: &str) -> Result<Reserved, StartError> {
+fn numbers(ids: IdMode, mark: &str) -> Result<Reserved, StartError> {
     let (blocks, reserved) = match ids {
         IdMode::OwnRanges => {
             let dir = Path::new(id_blocks::DIR);
@@ -104,7 +231,7 @@ pub(super) fn numbers(ids: IdMode, mark: &str) -> Result<Reserved, StartError> {
 pub(super) type Records = Vec<(SandboxId, Record)>;
 
 /// Takes over the slots of lasting sandboxes, so that they are left alone until they are asked for.
-pub(super) fn take_over(
+fn take_over(
     lasting: Vec<(SandboxId, Option<SandboxRecord>)>,
     boot_id: &str,
     reserved: &mut Reserved,
@@ -136,7 +263,7 @@ pub(super) fn take_over(
     Ok((Arc::new(registry), records))
 }
 
-pub(super) fn remove_roots(cgroups: &CgroupHost) {
+fn remove_roots(cgroups: &CgroupHost) {
     if let Err(error) = cgroups.remove_roots() {
         tracing::error!(%error, "the gateway's cgroups could not be removed");
     }
