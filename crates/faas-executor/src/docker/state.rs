@@ -26,6 +26,11 @@ pub(super) fn condition(state: &ContainerState) -> Condition {
     }
 }
 
+/// The exit code of a container whose end the engine has no word of, because two of its own threads came upon it at once
+/// or because it was not there: containerd's `UnknownExitStatus`. The guest agent, which is the first process, never ends
+/// with it.
+const UNKNOWN: i64 = 255;
+
 /// How a container ended, in a sentence's words without a subject, as far as the engine tells.
 pub(super) fn ending(state: &ContainerState) -> String {
     let mut text = match (state.exit_code.unwrap_or(0), state.oom_killed == Some(true)) {
@@ -33,6 +38,7 @@ pub(super) fn ending(state: &ContainerState) -> String {
         // 128 and the number of the signal, as shells say it.
         (137, false) => "its first process was killed".to_owned(),
         (143, false) => "its first process was terminated".to_owned(),
+        (UNKNOWN, false) => "its first process ended, and the engine does not know how".to_owned(),
         (code, false) => format!("its first process ended with exit code {code}"),
     };
     // To the second: the rest is of no use to a reader.
@@ -87,6 +93,8 @@ mod tests {
         assert_eq!(ending(&ended), "its first process was killed at 2024-01-02T03:04:05Z");
         let memory = ContainerState { oom_killed: Some(true), finished_at: None, ..ended.clone() };
         assert_eq!(ending(&memory), "the kernel killed it for want of memory");
+        let unknown = ContainerState { exit_code: Some(255), finished_at: None, ..ended.clone() };
+        assert_eq!(ending(&unknown), "its first process ended, and the engine does not know how");
         let failed = ContainerState {
             exit_code: Some(127),
             error: Some("no such file".into()),
