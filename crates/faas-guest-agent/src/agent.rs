@@ -123,10 +123,12 @@ fn listen() -> Option<OwnedFd> {
     match std::fs::remove_file(SOCKET) {
         Ok(()) | Err(_) => {}
     }
-    rustix::net::bind(&socket, &SocketAddrUnix::new(SOCKET).ok()?).ok()?;
     // The gateway of an ordinary user is none of the sandbox's users. Who comes to it is up to its directory, and who is
-    // served to `accept`.
-    rustix::fs::chmod(SOCKET, rustix::fs::Mode::from_raw_mode(0o666)).ok()?;
+    // served to `accept`. It is everybody's from the start, so that nobody is turned away in the moment before a chmod.
+    let before = rustix::process::umask(rustix::fs::Mode::empty());
+    let bound = rustix::net::bind(&socket, &SocketAddrUnix::new(SOCKET).ok()?);
+    rustix::process::umask(before);
+    bound.ok()?;
     rustix::net::listen(&socket, 64).ok()?;
     Some(socket)
 }
