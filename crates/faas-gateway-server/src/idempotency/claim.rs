@@ -1,6 +1,8 @@
 //! A key while its request runs. However that ends, the store learns of it: also where the client has gone and the
 //! request with it, and where the store cannot be reached at the moment.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use faas_executor::MayHaveBegun;
@@ -16,6 +18,48 @@ use crate::error::ApiError;
 /// How long the store is left alone after it failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// Tenant and key.
+type Name = (String, String);
+
+/// Which keys requests of this server ask for, have, or still write the end of: each with how many do.
+///
+/// No other server writes to the store. So a key that the store takes to be running while nobody here is at it but the one
+/// who asks is nobody's: it was taken by a request that never learnt of it, since the store's answer was lost.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AtWork(Arc<Mutex<HashMap<Name, usize>>>);
+
+impl AtWork {
+    fn enter(&self, name: Name) -> Entry {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default() += 1;
+        Entry { at_work: self.clone(), name }
+    }
+}
+
+/// That somebody is at a key.
+#[derive(Debug)]
+struct Entry {
+    at_work: AtWork,
+    name: Name,
+}
+
+impl Entry {
+    fn is_alone(&self) -> bool {
+        self.at_work.0.lock().unwrap_or_else(PoisonError::into_inner).get(&self.name) == Some(&1)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut at_work = self.at_work.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = at_work.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                at_work.remove(&self.name);
+            }
+        }
+    }
+}
+
 /// A key that was taken. Dropped, it is given back, or marked as interrupted where something may have begun.
 #[derive(Debug)]
 pub(super) struct Claim {
@@ -26,11 +70,9 @@ pub(super) struct Claim {
     _open: TaskTrackerToken,
 }
 
+/// A key that is this request's.
 #[derive(Debug)]
-struct Taken {
-    tenant: String,
-    key: String,
-}
+struct Taken(Entry);
 
 /// What became of the request.
 #[derive(Debug)]
@@ -51,14 +93,9 @@ pub(super) enum Taking {
 }
 
 impl Claim {
-    fn new(keys: Keys, tenant: String, key: String) -> Self {
+    fn new(keys: Keys, taken: Taken) -> Self {
         let open = keys.background.token();
-        Self {
-            keys,
-            taken: Some(Taken { tenant, key }),
-            may_have_begun: MayHaveBegun::default(),
-            _open: open,
-        }
+        Self { keys, taken: Some(taken), may_have_begun: MayHaveBegun::default(), _open: open }
     }
 
     /// For what outlives the request, to say that it may have begun.
@@ -102,10 +139,11 @@ impl Keys {
     /// 409 where the first request has no answer, 422 where it was another one; those of the store.
     pub(super) async fn take(&self, asked: KeyClaim) -> Result<Taking, ApiError> {
         let keys = self.clone();
+        let entry = self.at_work.enter((asked.tenant.clone(), asked.key.clone()));
         let taking = async move {
-            let begun = keys.store.begin_key(&asked).await.map_err(|error| ApiError::from_store(&error))?;
+            let begun = keys.begin(&asked, &entry).await.map_err(|error| ApiError::from_store(&error))?;
             let refusal = match begun {
-                Begun::New => return Ok(Taking::Taken(Claim::new(keys, asked.tenant, asked.key))),
+                Begun::New => return Ok(Taking::Taken(Claim::new(keys, Taken(entry)))),
                 Begun::Done(kept) => return Ok(Taking::Done(kept)),
                 Begun::Running => {
                     let detail = "the first request with this idempotency-key is still running";
@@ -127,6 +165,19 @@ impl Keys {
         };
         let taking = self.background.spawn_on(taking.in_current_span(), &self.runtime);
         taking.await.unwrap_or_else(|error| Err(ApiError::internal(&error)))
+    }
+
+    /// Takes a key in the store; one that is nobody's is given back first.
+    async fn begin(&self, asked: &KeyClaim, entry: &Entry) -> Result<Begun, StoreError> {
+        let begun = self.store.begin_key(asked).await?;
+        if !matches!(begun, Begun::Running) || !entry.is_alone() {
+            return Ok(begun);
+        }
+        tracing::warn!(
+            "an idempotency key was taken, and the answer of the store was lost; it is given back"
+        );
+        self.store.forget_key(&asked.tenant, &asked.key).await?;
+        self.store.begin_key(asked).await
     }
 
     /// Writes in a task of its own, which the end of the request does not end; tells when it was tried once.
@@ -153,10 +204,11 @@ impl Keys {
     }
 
     async fn write(&self, taken: &Taken, outcome: &Outcome) -> Result<(), StoreError> {
+        let (tenant, key) = &taken.0.name;
         let was_taken = match outcome {
-            Outcome::Answered(answer) => self.store.finish_key(&taken.tenant, &taken.key, answer).await?,
-            Outcome::Interrupted => self.store.interrupt_key(&taken.tenant, &taken.key).await?,
-            Outcome::Nothing => self.store.forget_key(&taken.tenant, &taken.key).await?,
+            Outcome::Answered(answer) => self.store.finish_key(tenant, key, answer).await?,
+            Outcome::Interrupted => self.store.interrupt_key(tenant, key).await?,
+            Outcome::Nothing => self.store.forget_key(tenant, key).await?,
         };
         if !was_taken {
             tracing::error!("an idempotency key was not in the store any more when its request ended");
@@ -169,7 +221,7 @@ impl Keys {
 mod tests {
     use std::time::Duration;
 
-    use faas_executor::store::{AnyStore, KeptAnswer, KeyClaim, StoreLocation};
+    use faas_executor::store::{AnyStore, Begun, KeptAnswer, KeyClaim, Store as _, StoreLocation};
     use faas_types::{ErrorCode, RequestId};
 
     use super::{Claim, Keys, Taking};
@@ -248,6 +300,20 @@ mod tests {
         claim.end(Some(answer.clone())).await;
         assert_eq!(again(&keys, "answered").await, Ok(Some(answer)));
         keys.settle().await;
+    }
+
+    #[tokio::test]
+    async fn a_key_whose_taking_was_never_answered_is_taken_by_the_next_and_no_other() {
+        let (_dir, keys) = keys().await;
+        let begun = keys.store.begin_key(&asked("lost")).await.unwrap();
+        assert!(matches!(begun, Begun::New), "{begun:?}");
+        let claim = taken(&keys, "lost").await;
+        let refused = keys.take(asked("lost")).await.unwrap_err();
+        assert!(refused.problem(&RequestId("r".to_owned())).detail.contains("still running"));
+        claim.end(None).await;
+        assert_eq!(again(&keys, "lost").await, Ok(None));
+        keys.settle().await;
+        assert!(keys.at_work.0.lock().unwrap().is_empty());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

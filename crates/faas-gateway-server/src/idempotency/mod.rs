@@ -29,7 +29,7 @@ use crate::events::EventFormat;
 use crate::extract::{self, ReadBody};
 use crate::offload;
 use crate::state::Shared;
-use claim::{Claim, Taking};
+use claim::{AtWork, Claim, Taking};
 pub(crate) use tie::Tie;
 
 /// How often keys that are old are looked for.
@@ -39,6 +39,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
     store: AnyStore,
+    at_work: AtWork,
     /// Requests that have a key, and what is still written to the store when they are gone.
     background: TaskTracker,
     stopping: CancellationToken,
@@ -50,6 +51,7 @@ impl Keys {
     pub(crate) fn new(store: AnyStore, ttl: Duration) -> Self {
         let keys = Self {
             store,
+            at_work: AtWork::default(),
             background: TaskTracker::new(),
             stopping: CancellationToken::new(),
             runtime: tokio::runtime::Handle::current(),
