@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from faas_sdk.client import FaaSClient
 
 import leftovers
 import needs
+import postgres
 import registry as registries
 from gateway import REPOSITORY, Gateway
 from succession import ONCE, Succession, nothing_is_left
@@ -147,6 +149,17 @@ def engine(_root: None) -> str:
         needs.skip("docker", "FAAS_TEST_DOCKER_HOST is not set (scripts/test-engine.sh starts an engine)", "tests/e2e")
         raise AssertionError("unreachable")
     return host
+
+
+@pytest.fixture
+def postgresql() -> Iterator[postgres.Server]:
+    """A server that the test may ill-treat."""
+    postgres.url()
+    with tempfile.TemporaryDirectory(prefix="faas-e2e-") as directory:
+        Path(directory).chmod(0o711)
+        server = postgres.Server(Path(directory) / "pg")
+        yield server
+        server.stop()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socketserver
 import tempfile
 import threading
@@ -22,12 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faas_sdk import FaaSClient, RuntimeUnavailableError
 
 import engine as engines
 import leftovers
 import oci
 import raw
 from gateway import Gateway
+from instances import assert_kept, settle
+from succession import ONCE, nothing_is_left
 from users import User
 
 pytestmark = pytest.mark.modes("root")
@@ -153,6 +157,29 @@ def test_an_engine_that_is_stopped_in_the_middle_costs_answers_and_nothing_else(
         problem(gateway, ALPINE, 501, "runtime_unavailable", "no socket|nobody listens")
         own.restart()
         works(gateway)
+        is_clean(own.host, gateway)
+        gateway.stop_and_check()
+
+
+def test_an_instance_whose_engine_does_not_answer_is_stopped_once_it_does(start, mark):
+    with engines.serve() as own:
+        gateway = start(None, "--docker-host", own.host, "--docker-transport", "socket", "--pull", "never")
+        with FaaSClient(gateway.url, retry=ONCE) as client:
+            instance = client.instances.create(image="alpine", runtime="docker")
+            settle(instance, mark)
+            os.kill(own.pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(RuntimeUnavailableError):
+                    instance.stop(grace_ms=0)
+                assert instance.refresh().status == "stopping"
+                assert leftovers.pids_with(f"sleep {mark}") != []
+            finally:
+                os.kill(own.pid, signal.SIGCONT)
+            stands = leftovers.eventually(lambda: [] if instance.refresh().status == "stopped" else [instance.status])
+            assert stands == []
+            assert leftovers.pids_with(f"sleep {mark}") == []
+            assert_kept(instance.start(), mark)
+            nothing_is_left(client)
         is_clean(own.host, gateway)
         gateway.stop_and_check()
 

@@ -430,17 +430,6 @@ def test_the_sdks_send_a_key(gateway):
     assert results[0] == results[1]
 
 
-@pytest.fixture
-def postgresql() -> Iterator[postgres.Server]:
-    """A server that the test may ill-treat."""
-    postgres.url()
-    with tempfile.TemporaryDirectory(prefix="faas-e2e-") as directory:
-        Path(directory).chmod(0o711)
-        server = postgres.Server(Path(directory) / "pg")
-        yield server
-        server.stop()
-
-
 @pytest.mark.modes("root")
 def test_without_its_postgresql_a_gateway_runs_what_has_no_key(postgresql, start):
     gateway = start(None, "--database-url", postgresql.url)

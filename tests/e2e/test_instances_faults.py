@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faas_sdk import ConflictError, ExecuteResult, FaaSError, Instance, TransportError
+from faas_sdk import ConflictError, ExecuteResult, FaaSClient, FaaSError, Instance, TransportError
 
 import leftovers
+from executions import log_of
 from gateway import Gateway
 from instances import (
     FILE,
@@ -27,6 +28,7 @@ from instances import (
     settle,
     states,
 )
+from succession import ONCE, nothing_is_left
 
 ENDS = {"killed": Gateway.kill, "asked to end": lambda gateway: gateway.stop()}
 
@@ -273,10 +275,12 @@ def test_an_instance_whose_agent_is_killed_goes_on(succession, create, mark):
         os.kill(agent, signal.SIGKILL)
         assert leftovers.eventually(lambda agent=agent: is_alive(agent)) == []
         # Another one comes; until then a command is refused and not left hanging.
-        said = leftovers.eventually(
-            lambda: [] if isinstance(outcome(instance.exec, "true"), ExecuteResult) else ["no agent"]
-        )
-        assert said == []
+        answers = []
+        while not answers or (len(answers) < 500 and not isinstance(answers[-1], ExecuteResult)):
+            answers.append(outcome(instance.exec, "true"))
+        assert isinstance(answers[-1], ExecuteResult), answers
+        # A gateway of none of the sandbox's users may come in the moment in which the next one's socket is made.
+        assert [answer for answer in answers if "Permission denied" in str(answer)] == []
         assert_kept(instance, mark)
         assert len(leftovers.pids_with(f"sleep {mark}")) == 1
         assert instance.refresh().status == "running"
@@ -337,3 +341,65 @@ def test_files_that_were_written_before_the_kill_are_there(succession, create):
         writing.result()
     instance = succession.next().instances.get(instance.id)
     assert instance.exec(f"wc -l < {FILE}; tail -1 {FILE}").stdout.split() == ["2000", "1999"]
+
+
+@pytest.mark.modes("root")
+def test_without_its_database_a_gateway_changes_nothing_and_then_tells_what_is(start, postgresql, mark):
+    gateway = start(None, "--database-url", postgresql.url)
+    with FaaSClient(gateway.url, retry=ONCE) as client:
+        names = ["runs", "stopping", "pausing", "paused", "stopped", "limits", "doomed"]
+        instances = {name: client.instances.create(image="host", runtime="native", name=name) for name in names}
+        for number, name in enumerate(names):
+            settle(instances[name], f"{mark}{number}")
+        instances["paused"].pause()
+        instances["stopped"].stop(grace_ms=0)
+        execution = instances["runs"].exec("until [ -e /go ]; do sleep 0.05; done; echo went", background=True)
+        had = instances["limits"].info.pids_limit
+        postgresql.halt()
+        calls = {
+            "create": outcome(client.instances.create, image="host", runtime="native"),
+            "stop": outcome(instances["stopping"].stop, grace_ms=0),
+            "pause": outcome(instances["pausing"].pause),
+            "resume": outcome(instances["paused"].resume),
+            "start": outcome(instances["stopped"].start),
+            "update": outcome(instances["limits"].update, pids_limit=had + 7),
+        }
+        told = {name: getattr(call, "code", call) for name, call in calls.items()}
+        assert set(told.values()) <= {"overloaded", "runtime_unavailable"}, told
+        # What ends with its request is in no store.
+        assert instances["runs"].exec("echo fine").stdout == "fine\n"
+        # It is under way, whatever the store says.
+        outcome(instances["doomed"].delete)
+        client.instances.files(instances["runs"].id).write("/go", b"")
+        postgresql.start()
+
+        def unlike() -> list[str]:
+            """Those of which something is told that is not so."""
+            is_so = {"running": True, "paused": False, "stopped": None}
+            found = []
+            for number, name in enumerate(names[:-1]):
+                status = instances[name].refresh().status
+                processes = leftovers.pids_with(f"sleep {mark}{number}")
+                stands = goes_on(processes[0]) if processes else None
+                if stands != is_so.get(status, "unsettled"):
+                    found.append(f"{name} is {status}, and its process {processes} goes on: {stands}")
+            return found
+
+        assert leftovers.eventually(unlike) == []
+        assert leftovers.eventually(lambda: [repr(i) for i in client.instances.list() if i.name == "doomed"]) == []
+        ends = leftovers.eventually(lambda: [] if execution.refresh().status == "exited" else [execution.status])
+        assert ends == [], ends
+        assert log_of(execution.stream(offset=0))[0] == b"went\n"
+        limits = instances["limits"].metrics().pids_limit, instances["limits"].info.pids_limit
+        assert limits == (had, had)
+        for number, name in enumerate(names[:-1]):
+            assert_kept(awake(instances[name]), f"{mark}{number}")
+        nothing_is_left(client)
+
+
+def goes_on(pid: int) -> bool:
+    """Whether a process is not held by the freezer of its cgroup, of version 2 (kernel: cgroup-v2.rst)."""
+    (place,) = [line[3:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if line.startswith("0::")]
+    beside = Path("/sys/fs/cgroup/unified")  # where version 1 has the rest
+    events = Path(f"{beside if beside.exists() else '/sys/fs/cgroup'}{place}/cgroup.events").read_text()
+    return "frozen 0" in events.splitlines()

@@ -150,9 +150,14 @@ impl Instances {
         }
         live.frozen.send_modify(|frozen| frozen.since = Some(Instant::now()));
         if let Err(error) = self.become_state(live, InstanceState::Paused, reason).await {
-            // It stays what the store says.
-            self.thaw(live).await?;
-            return Err(error);
+            // It stays what the store says, or else the store learns of it later.
+            return Err(match self.thaw(live).await {
+                Ok(()) => error,
+                Err(error) => {
+                    live.unseen.store(true, Ordering::Release);
+                    error
+                }
+            });
         }
         Ok(())
     }
@@ -185,7 +190,12 @@ impl Instances {
         self.thaw(live).await?;
         let info = live.info();
         let (state, ttl_ends_at_ms) = (InstanceState::Running, info.renewed_ttl());
-        self.write(live, InstanceInfo { state, reason: None, ttl_ends_at_ms, ..info }).await
+        let written = self.write(live, InstanceInfo { state, reason: None, ttl_ends_at_ms, ..info }).await;
+        if written.is_err() {
+            // It runs, whatever the store says, which learns of it later.
+            live.unseen.store(true, Ordering::Release);
+        }
+        written
     }
 
     /// Gives an instance that runs other limits.
@@ -216,7 +226,15 @@ impl Instances {
                 backend.set_limits(sandbox, &limits).await?;
                 backend.record(sandbox)?
             };
-            this.write(&live, InstanceInfo { limits, record: Some(record), ..info }).await?;
+            let had = info.limits;
+            if let Err(error) = this.write(&live, InstanceInfo { limits, record: Some(record), ..info }).await {
+                let place = live.place.read().await;
+                let sandbox = place.sandbox.as_ref().ok_or_else(|| gone(&live))?;
+                if let Err(error) = backend.set_limits(sandbox, &had).await {
+                    tracing::warn!(instance = %live.info().id, %error, "it has limits that were not written down");
+                }
+                return Err(error);
+            }
             Ok(live.info())
         })
         .await
@@ -289,7 +307,8 @@ impl Instances {
         }
     }
 
-    /// Ends the sandbox and keeps its files; it stands at `state` afterwards. Only for who has the turn.
+    /// Ends the sandbox and keeps its files; it stands at `state` afterwards. One that was being stopped, and whose runtime
+    /// cannot be reached, stands as before and is looked at again. Only for who has the turn.
     pub(super) async fn halt(
         &self,
         live: &Live,
@@ -306,8 +325,13 @@ impl Instances {
                     live.set_info(InstanceInfo { record: Some(record.clone()), ..live.info() });
                     Some(record)
                 }
+                // It may run still. Where it was being stopped it goes on being that, and is tried again.
+                Err(error @ SandboxError::RuntimeUnavailable { .. }) if state == InstanceState::Stopped => {
+                    return Err(error.into());
+                }
                 Err(error) => {
-                    let reason = format!("it could not be stopped cleanly: {error}");
+                    let stopped = format!("it could not be stopped cleanly: {error}");
+                    let reason = reason.map_or(stopped.clone(), |reason| format!("{reason}; {stopped}"));
                     self.become_state(live, InstanceState::Failed, Some(reason)).await?;
                     return Err(error.into());
                 }
