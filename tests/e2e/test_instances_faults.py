@@ -344,7 +344,7 @@ def test_files_that_were_written_before_the_kill_are_there(succession, create):
 
 
 @pytest.mark.modes("root")
-def test_without_its_database_a_gateway_changes_nothing_and_then_tells_what_is(start, postgresql, mark):
+def test_without_its_postgresql_a_gateway_changes_nothing_and_then_tells_what_is(start, postgresql, mark):
     gateway = start(None, "--database-url", postgresql.url)
     with FaaSClient(gateway.url, retry=ONCE) as client:
         names = ["runs", "stopping", "pausing", "paused", "stopped", "limits", "doomed"]
