@@ -27,7 +27,9 @@ class Succession:
         if self.gateway.process.poll() is None:
             end(self.gateway)
         self.client.close()
-        self._past.append(self.gateway)
+        # It is there already where the one after it could not be started.
+        if self.gateway not in self._past:
+            self._past.append(self.gateway)
         data_dir = self._past[0].data_dir
         self.gateway = self._start(data_dir, *self._arguments)
         self.client = FaaSClient(self.gateway.url, retry=ONCE)

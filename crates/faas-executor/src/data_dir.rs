@@ -4,11 +4,19 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use faas_types::GatewayId;
 use rustix::fs::FlockOperation;
 
 use crate::error::StartError;
+
+/// How long it is waited for a lock that somebody has. A server that was killed may have begun a program a moment before,
+/// and a child has what its parent had open, locks with it (flock(2)), until it has become that program.
+const LOCKED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often is looked meanwhile.
+const STEP: Duration = Duration::from_millis(20);
 
 /// A data directory that is this process's alone for as long as this value lives.
 #[derive(Debug)]
@@ -26,8 +34,14 @@ impl DataDir {
     /// Makes the directory where it is missing, locks it and reads the gateway's id, making one the first time.
     ///
     /// # Errors
-    /// [`StartError::InUse`] when another gateway has it, otherwise [`StartError::Io`].
+    /// [`StartError::InUse`] when another gateway has it, and still has it five seconds later; otherwise
+    /// [`StartError::Io`].
     pub fn open(path: &Path) -> Result<Self, StartError> {
+        Self::open_within(path, LOCKED_WITHIN)
+    }
+
+    fn open_within(path: &Path, within: Duration) -> Result<Self, StartError> {
+        let begun = Instant::now();
         let path = make(path)?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
@@ -39,9 +53,13 @@ impl DataDir {
             .map_err(at(&lock_path))?;
         // Who can open it can lock it.
         std::fs::set_permissions(&lock_path, Permissions::from_mode(0o600)).map_err(at(&lock_path))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StartError::InUse { path }),
-            other => other.map_err(|error| at(&lock_path)(error.into()))?,
+        loop {
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < within => std::thread::sleep(STEP),
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(StartError::InUse { path }),
+                Err(error) => return Err(at(&lock_path)(error.into())),
+            }
         }
         let gateway_id = gateway_id(&path.join("gateway-id"))?;
         Ok(Self { path, gateway_id, _lock: lock })
@@ -116,6 +134,11 @@ fn gateway_id(path: &Path) -> Result<GatewayId, StartError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::time::Duration;
+
+    use rustix::fs::{FlockOperation, flock};
+
     use super::DataDir;
     use crate::error::StartError;
 
@@ -124,9 +147,18 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("data-dir-{}", uuid::Uuid::now_v7().simple()));
         let first = DataDir::open(&dir).unwrap();
         let id = first.gateway_id().clone();
-        assert!(matches!(DataDir::open(&dir), Err(StartError::InUse { .. })));
+        assert!(matches!(DataDir::open_within(&dir, Duration::ZERO), Err(StartError::InUse { .. })));
         drop(first);
+        // As what a killed server's child has open a little longer.
+        let inherited = File::open(dir.join("lock")).unwrap();
+        flock(&inherited, FlockOperation::LockExclusive).unwrap();
+        assert!(matches!(DataDir::open_within(&dir, Duration::ZERO), Err(StartError::InUse { .. })));
+        let let_go = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(inherited);
+        });
         assert_eq!(DataDir::open(&dir).unwrap().gateway_id(), &id);
+        let_go.join().unwrap();
         std::fs::write(dir.join("gateway-id"), "../x\n").unwrap();
         assert!(matches!(DataDir::open(&dir), Err(StartError::Io { .. })));
         std::fs::remove_dir_all(dir).unwrap();
