@@ -126,7 +126,8 @@ def test_a_move_that_nobody_waits_for_comes_to_its_end(files, instance, mark):
 def test_a_killed_server_leaves_no_move_and_no_upload_half_done(succession, backend, mark):
     instance = succession.client.instances.create(**backend.create)
     tree = f"tree-{mark}"
-    assert instance.exec(f"mkdir /{tree} && cd /{tree} && seq 4000 | while read n; do echo $n > $n; done; mkdir /up").ok
+    many = f"mkdir /{tree} && cd /{tree} && seq 4000 | while read n; do echo $n > $n; done; mkdir /up"
+    assert instance.exec(many, timeout_ms=600_000).ok
     files = Files(succession.gateway.url, instance.id)
     with (
         files.open("PUT", "/up/file") as upload,
