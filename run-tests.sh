@@ -98,9 +98,16 @@ server_pid=
 step_pid=
 engine=
 postgres=
+# A process and all below it. timeout(1) and what it runs are a group of their own, so the step's alone is not enough.
+tree() {
+  local child
+  for child in $(pgrep -P "$1"); do tree "$child"; done
+  echo "$1"
+}
 finish() {
   # Only what this script started, by its pid.
-  if [ -n "$step_pid" ]; then kill -- "-$step_pid" 2>/dev/null || true; fi
+  # shellcheck disable=SC2046
+  if [ -n "$step_pid" ]; then kill $(tree "$step_pid") 2>/dev/null || true; fi
   if [ -n "$server_pid" ]; then
     kill "$server_pid" 2>/dev/null || true
     wait "$server_pid" 2>/dev/null || true
