@@ -110,7 +110,8 @@ def test_an_upload_that_is_cut_off_leaves_what_was_there(files, instance, mark, 
 
 def test_a_move_that_nobody_waits_for_comes_to_its_end(files, instance, mark):
     tree = f"tree-{mark}"
-    made = instance.exec(f"mkdir /{tree} && cd /{tree} && for i in $(seq 4000); do echo $i > $i; done")
+    many = f"mkdir /{tree} && cd /{tree} && for i in $(seq 4000); do echo $i > $i; done"
+    made = instance.exec(many, timeout_ms=600_000)
     assert made.ok, made
     with files.open("POST", f"/{tree}", op="move", to=f"/dev/shm/{tree}") as connection:
         connection.putheader("content-length", "0")
