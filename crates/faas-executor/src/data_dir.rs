@@ -40,6 +40,7 @@ impl DataDir {
         Self::open_within(path, LOCKED_WITHIN)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "nothing runs before the data directory is this process's")]
     fn open_within(path: &Path, within: Duration) -> Result<Self, StartError> {
         let begun = Instant::now();
         let path = make(path)?;
@@ -153,10 +154,12 @@ mod tests {
         let inherited = File::open(dir.join("lock")).unwrap();
         flock(&inherited, FlockOperation::LockExclusive).unwrap();
         assert!(matches!(DataDir::open_within(&dir, Duration::ZERO), Err(StartError::InUse { .. })));
+        let (asked, is_asked) = std::sync::mpsc::channel();
         let let_go = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(50));
+            is_asked.recv().unwrap();
             drop(inherited);
         });
+        asked.send(()).unwrap();
         assert_eq!(DataDir::open(&dir).unwrap().gateway_id(), &id);
         let_go.join().unwrap();
         std::fs::write(dir.join("gateway-id"), "../x\n").unwrap();

@@ -90,10 +90,11 @@ impl Instances {
             tracing::warn!(instance = %info.id, %error, "a sandbox could not be destroyed by its handle");
         }
         backend.remove(&info.sandbox_id(), info.record.as_ref()).await?;
-        self.lose_executions(live).await;
+        let lost = self.lose_executions(live).await;
         let event = NewEvent { kind: "instance.deleted".to_owned(), ..info.event() };
         let (tenant, id) = (info.tenant.as_str(), info.id.as_str());
         self.inner.store.delete_instance(tenant, id, event.at_ms, Some(&event)).await?;
+        self.let_read(&lost).await;
         self.remove_outputs(&info.id).await;
         self.inner.instances.remove(&info.id);
         tracing::info!(instance = %info.id, "deleted");

@@ -30,6 +30,9 @@ const WRITE_AGAIN: Duration = Duration::from_secs(1);
 /// How long those who follow executions of a sandbox that is gone have to find out.
 const LOST_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long the output of an instance that is being deleted is there for those who are reading it.
+const READ_WITHIN: Duration = Duration::from_secs(1);
+
 /// How an execution stands with its agent.
 enum Reached {
     Attached(Attachment),
@@ -186,14 +189,28 @@ impl Instances {
         }
     }
 
-    /// Waits until all that ran in an instance whose sandbox is gone has been told so.
-    pub(in crate::engine::instances) async fn lose_executions(&self, live: &Live) {
-        for running in self.inner.executions.of(&live.info().id) {
+    /// Waits until all that ran in an instance whose sandbox is gone has been told so; what that was.
+    pub(in crate::engine::instances) async fn lose_executions(&self, live: &Live) -> Vec<Arc<Running>> {
+        let lost = self.inner.executions.of(&live.info().id);
+        for running in &lost {
             let mut progress = running.progress.subscribe();
             let ended = progress.wait_for(|progress| progress.end.is_some());
             if tokio::time::timeout(LOST_WITHIN, ended).await.is_err() {
                 tracing::warn!(execution = %running.info.id, "an execution is still followed");
             }
+        }
+        lost
+    }
+
+    /// Waits until whoever was reading what these have said has read all of it or has gone, but not for long.
+    pub(in crate::engine::instances) async fn let_read(&self, lost: &[Arc<Running>]) {
+        let all_gone = async {
+            for running in lost {
+                running.progress.closed().await;
+            }
+        };
+        if tokio::time::timeout(READ_WITHIN, all_gone).await.is_err() {
+            tracing::debug!("output is removed that somebody had not read yet");
         }
     }
 
