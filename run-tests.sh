@@ -109,7 +109,9 @@ finish() {
   # shellcheck disable=SC2046
   if [ -n "$step_pid" ]; then kill $(tree "$step_pid") 2>/dev/null || true; fi
   if [ -n "$server_pid" ]; then
-    kill "$server_pid" 2>/dev/null || true
+    # Before it listens it is a script that waits for a compiler; a server ends what is below it itself.
+    # shellcheck disable=SC2046
+    if [ -n "${FAAS_BASE_URL:-}" ]; then kill "$server_pid"; else kill $(tree "$server_pid"); fi 2>/dev/null || true
     wait "$server_pid" 2>/dev/null || true
   fi
   stop_engine || true
