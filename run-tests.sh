@@ -98,20 +98,22 @@ server_pid=
 step_pid=
 engine=
 postgres=
-# A process and all below it. timeout(1) and what it runs are a group of their own, so the step's alone is not enough.
-tree() {
+# Ends a process and all below it, in whatever groups they are: timeout(1) makes one of its own.
+end_tree() {
   local child
-  for child in $(pgrep -P "$1"); do tree "$child"; done
-  echo "$1"
+  for child in $(pgrep -P "$1"); do end_tree "$child"; done
+  kill "$1" 2>/dev/null || true # it may have ended meanwhile
 }
 finish() {
   # Only what this script started, by its pid.
-  # shellcheck disable=SC2046
-  if [ -n "$step_pid" ]; then kill $(tree "$step_pid") 2>/dev/null || true; fi
+  if [ -n "$step_pid" ]; then
+    end_tree "$step_pid"
+    # And those of its group whose parent went before them.
+    kill -- "-$step_pid" 2>/dev/null || true
+  fi
   if [ -n "$server_pid" ]; then
     # Before it listens it is a script that waits for a compiler; a server ends what is below it itself.
-    # shellcheck disable=SC2046
-    if [ -n "${FAAS_BASE_URL:-}" ]; then kill "$server_pid"; else kill $(tree "$server_pid"); fi 2>/dev/null || true
+    if [ -n "${FAAS_BASE_URL:-}" ]; then kill "$server_pid" 2>/dev/null || true; else end_tree "$server_pid"; fi
     wait "$server_pid" 2>/dev/null || true
   fi
   stop_engine || true
