@@ -125,8 +125,9 @@ fn listen() -> Option<OwnedFd> {
     }
     // The gateway of an ordinary user is none of the sandbox's users. Who comes to it is up to its directory, and who is
     // served to `accept`. It is everybody's from the start, so that nobody is turned away in the moment before a chmod.
+    let address = SocketAddrUnix::new(SOCKET).ok()?;
     let before = rustix::process::umask(rustix::fs::Mode::empty());
-    let bound = rustix::net::bind(&socket, &SocketAddrUnix::new(SOCKET).ok()?);
+    let bound = rustix::net::bind(&socket, &address);
     rustix::process::umask(before);
     bound.ok()?;
     rustix::net::listen(&socket, 64).ok()?;

@@ -220,21 +220,17 @@ impl Instances {
                 disk_bytes: info.limits.disk_bytes,
             };
             let backend = this.backend(info.runtime)?;
-            let record = {
-                let place = live.place.read().await;
-                let sandbox = place.sandbox.as_ref().ok_or_else(|| gone(&live))?;
-                backend.set_limits(sandbox, &limits).await?;
-                backend.record(sandbox)?
-            };
-            let had = info.limits;
+            let place = live.place.read().await;
+            let sandbox = place.sandbox.as_ref().ok_or_else(|| gone(&live))?;
+            backend.set_limits(sandbox, &limits).await?;
+            let (had, record) = (info.limits, backend.record(sandbox)?);
             if let Err(error) = this.write(&live, InstanceInfo { limits, record: Some(record), ..info }).await {
-                let place = live.place.read().await;
-                let sandbox = place.sandbox.as_ref().ok_or_else(|| gone(&live))?;
                 if let Err(error) = backend.set_limits(sandbox, &had).await {
                     tracing::warn!(instance = %live.info().id, %error, "it has limits that were not written down");
                 }
                 return Err(error);
             }
+            drop(place);
             Ok(live.info())
         })
         .await
@@ -330,8 +326,8 @@ impl Instances {
                     return Err(error.into());
                 }
                 Err(error) => {
-                    let stopped = format!("it could not be stopped cleanly: {error}");
-                    let reason = reason.map_or(stopped.clone(), |reason| format!("{reason}; {stopped}"));
+                    let before = reason.map_or(String::new(), |reason| format!("{reason}; "));
+                    let reason = format!("{before}it could not be stopped cleanly: {error}");
                     self.become_state(live, InstanceState::Failed, Some(reason)).await?;
                     return Err(error.into());
                 }
