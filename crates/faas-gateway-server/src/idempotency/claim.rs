@@ -2,7 +2,7 @@
 //! request with it, and where the store cannot be reached at the moment.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use faas_executor::MayHaveBegun;
@@ -29,8 +29,12 @@ type Name = (String, String);
 pub(super) struct AtWork(Arc<Mutex<HashMap<Name, usize>>>);
 
 impl AtWork {
+    fn counts(&self) -> MutexGuard<'_, HashMap<Name, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn enter(&self, name: Name) -> Entry {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name.clone()).or_default() += 1;
+        *self.counts().entry(name.clone()).or_default() += 1;
         Entry { at_work: self.clone(), name }
     }
 }
@@ -44,17 +48,17 @@ struct Entry {
 
 impl Entry {
     fn is_alone(&self) -> bool {
-        self.at_work.0.lock().unwrap_or_else(PoisonError::into_inner).get(&self.name) == Some(&1)
+        self.at_work.counts().get(&self.name) == Some(&1)
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let mut at_work = self.at_work.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = at_work.get_mut(&self.name) {
+        let mut counts = self.at_work.counts();
+        if let Some(count) = counts.get_mut(&self.name) {
             *count -= 1;
             if *count == 0 {
-                at_work.remove(&self.name);
+                counts.remove(&self.name);
             }
         }
     }
@@ -313,7 +317,7 @@ mod tests {
         claim.end(None).await;
         assert_eq!(again(&keys, "lost").await, Ok(None));
         keys.settle().await;
-        assert!(keys.at_work.0.lock().unwrap().is_empty());
+        assert!(keys.at_work.counts().is_empty());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,6 @@
 //! Stop, start, pause, resume, other limits, and the end of a sandbox that nobody asked for.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use faas_guest_protocol::Program;
@@ -154,7 +153,7 @@ impl Instances {
             return Err(match self.thaw(live).await {
                 Ok(()) => error,
                 Err(error) => {
-                    live.unseen.store(true, Ordering::Release);
+                    live.lose_sight();
                     error
                 }
             });
@@ -193,7 +192,7 @@ impl Instances {
         let written = self.write(live, InstanceInfo { state, reason: None, ttl_ends_at_ms, ..info }).await;
         if written.is_err() {
             // It runs, whatever the store says, which learns of it later.
-            live.unseen.store(true, Ordering::Release);
+            live.lose_sight();
         }
         written
     }
@@ -358,7 +357,7 @@ impl Instances {
         if let Err(error) = self.halt(live, InstanceState::Failed, Some(reason)).await {
             tracing::error!(instance = %info.id, %error, "what is left of an instance could not be cleared");
             // It is looked at again.
-            live.unseen.store(true, Ordering::Release);
+            live.lose_sight();
         }
     }
 

@@ -147,6 +147,11 @@ impl Live {
         *lock(&self.info) = info;
     }
 
+    /// From here on it is not known how it stands, until it has been looked at again.
+    pub(super) fn lose_sight(&self) {
+        self.unseen.store(true, Ordering::Release);
+    }
+
     /// It is used from here on.
     pub(super) fn use_it(self: &Arc<Self>) -> InUse {
         self.users.fetch_add(1, Ordering::AcqRel);

@@ -40,7 +40,7 @@ impl Instances {
         let lives: Vec<_> =
             (instances.into_iter()).map(|info| Live::new(info, CancellationToken::new())).collect();
         for live in &lives {
-            live.unseen.store(true, Ordering::Release);
+            live.lose_sight();
             self.inner.instances.insert(live);
         }
         stream::iter(lives).for_each_concurrent(AT_ONCE, |live| async move { self.find(&live).await }).await;

@@ -85,7 +85,7 @@ impl Instances {
         if retry
             && (seen.state == InstanceState::Stopping || seen.state == InstanceState::Creating && seen.born)
         {
-            live.unseen.store(true, Ordering::Release);
+            live.lose_sight();
         }
         if live.unseen.load(Ordering::Acquire) {
             if retry {
